@@ -1,0 +1,42 @@
+"""ROOM 1b: what is asked of which model, independent of the API dialect it was asked in."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class Prompt(msgspec.Struct, frozen=True, gc=False):
+    """One prompt of a call.
+
+    text_bytes: UTF-8 bytes of its text
+    tokens:     its tokens where the caller sent token ids instead of text; else 0
+    images:     number of images
+    opaque:     it holds something whose size in tokens its bytes do not bound (tools, schemas, documents, files, members
+                that we do not know): `strict` then takes the model's whole context
+    """
+
+    text_bytes: int
+    tokens: int = 0
+    images: int = 0
+    opaque: bool = False
+
+
+class Ask(msgspec.Struct, frozen=True, gc=False):
+    """What one call asks for.
+
+    api:     `openai.chat`, `openai.completions`, `openai.embeddings`, `openai.models`, or `other` (a configured path)
+    model:   the name as the caller wrote it; "" where the path needs no model
+    stream:  asked as a stream
+    cap:     the largest output cap that was named; None: none, or not positive
+    choices: max(n, best_of), 1 to 128: multiplies the cap
+    prompts: every prompt of the call; empty where the path needs no model
+    generates: False for embeddings: no output tokens
+    """
+
+    api: str
+    model: str = ""
+    stream: bool = False
+    cap: int | None = None
+    choices: int = 1
+    prompts: tuple[Prompt, ...] = ()
+    generates: bool = True
