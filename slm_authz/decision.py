@@ -20,6 +20,8 @@ class Decision(msgspec.Struct, eq=False):
     headers:   response headers to the client (rate limits); the decision id is added by `wire`
     strip_headers: lower-case names of request headers that must not reach the upstream (credentials, `x-slm-*`, …)
     strip_query: query parameters that must not reach the upstream
+    reply:     a JSON body that we serve ourselves with status 200 (`GET /v1/models`); None: the upstream answers
+    dialect:   whose refusal body the caller understands: `openai`, `anthropic` or `ollama`
     limits:    `request_limit` and `token_limit` for Envoy's rate limit filters: (name, requests_per_unit, unit)
     """
 
@@ -32,4 +34,6 @@ class Decision(msgspec.Struct, eq=False):
     headers: tuple[tuple[str, str], ...] = ()
     strip_headers: tuple[str, ...] = ()
     strip_query: tuple[str, ...] = ()
+    reply: bytes | None = None
+    dialect: str = "openai"
     limits: tuple[tuple[str, int, str], ...] = ()

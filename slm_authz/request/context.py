@@ -15,6 +15,7 @@ import msgspec
 from slm_authz.reason import Denial
 
 NO_NAMES: Final[frozenset[str]] = frozenset()
+"""No header is known to have been repeated."""
 
 
 class RequestContext(msgspec.Struct):
