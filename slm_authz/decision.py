@@ -23,6 +23,7 @@ class Decision(msgspec.Struct, eq=False):
     reply:     a JSON body that we serve ourselves with status 200 (`GET /v1/models`); None: the upstream answers
     dialect:   whose refusal body the caller understands: `openai`, `anthropic` or `ollama`
     limits:    `request_limit` and `token_limit` for Envoy's rate limit filters: (name, requests_per_unit, unit)
+    memo:      the audit's facts of an allow, opaque here: an answer that nobody receives is recorded from them
     """
 
     id: str
@@ -37,3 +38,4 @@ class Decision(msgspec.Struct, eq=False):
     reply: bytes | None = None
     dialect: str = "openai"
     limits: tuple[tuple[str, int, str], ...] = ()
+    memo: bytes | None = None

@@ -17,9 +17,11 @@ class Outcome(msgspec.Struct, array_like=True, gc=False):
     status: HTTP status as the gateway reported it; None: not known (a refusal's stands in the memo)
     source: upstream | partial | estimate | bound | none
     cost:   nanos; None where the model has no price
+    A correction carries differences (they may be negative): the ledger is the sum of decision and correction events.
     exceeded: actual use was above the bound that was held
     duration_ms: of the whole call; None where unknown
     count:  calls that a summary stands for, else 1
+    latency_us: duration of the Check where the memo was packed before it ended; None: the memo's own figure
     """
 
     seq: int
@@ -35,6 +37,7 @@ class Outcome(msgspec.Struct, array_like=True, gc=False):
     exceeded: bool = False
     duration_ms: int | None = None
     count: int = 1
+    latency_us: int | None = None
 
 
 class Outbox(Protocol):

@@ -8,7 +8,7 @@ Forbidden here: protocol types, settings, any decision.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -53,8 +53,10 @@ class Arrival(msgspec.Struct, eq=False):
     call:      the transport's own id of the call; the answer goes back under it
     request:   the request, or the refusal that reading it already yielded
     cancelled: nobody waits for the answer any more
+    identity:  what a deferred identity method answered, when the call comes back from waiting for it; else None
     """
 
     call: int
     request: RequestContext | Denial
     cancelled: bool = False
+    identity: Any = None

@@ -1,0 +1,49 @@
+"""Last step of the corridor, pure: a plan and what the counters said become a `Decision`."""
+
+from __future__ import annotations
+
+from slm_authz.decision import Decision
+from slm_authz.engine.plan import Plan
+from slm_authz.quota.counters import Grant
+from slm_authz.quota.hold import Signer
+from slm_authz.quota.shown import rate_limit_headers
+from slm_authz.reason import Denial
+
+
+def allowed(planned: Plan, grant: Grant | None, signer: Signer) -> Decision:
+    """The answer that lets a call pass, or that we give in the upstream's place (`reply`)."""
+    hold = ""
+    headers: tuple[tuple[str, str], ...] = ()
+    memo = None
+    if grant is not None:
+        hold = signer.sign(grant.pending, grant.quoted)
+        headers = rate_limit_headers(grant.requests, grant.tokens)
+        memo = grant.pending.memo
+    return Decision(
+        planned.id,
+        None,
+        planned.principal,
+        planned.model,
+        planned.api,
+        hold,
+        headers,
+        planned.strip_headers,
+        planned.strip_query,
+        planned.reply,
+        planned.dialect,
+        (),
+        memo,
+    )
+
+
+def refused(planned: Plan, denial: Denial) -> Decision:
+    """The answer that refuses a call."""
+    return Decision(
+        id=planned.id,
+        denial=denial,
+        principal=planned.principal,
+        model=planned.model,
+        api=planned.api,
+        headers=denial.headers,
+        dialect=planned.dialect,
+    )

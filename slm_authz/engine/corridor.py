@@ -1,0 +1,280 @@
+"""The corridor as the doors drive it: batches of calls in, decisions out; log entries in, accounts settled.
+
+Synchronous. `check` runs on one thread, `resume`, `settle` and `lapse` on any. What must wait (a concurrency slot, a deferred identity)
+leaves the batch for a bounded place (`waiting`) and comes back through the same conclusion.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from slm_authz.audit.event import unpack
+from slm_authz.audit.event import pack as pack_facts
+from slm_authz.audit.metrics import Metrics
+from slm_authz.audit.summary import SummaryGate
+from slm_authz.decision import Decision
+from slm_authz.engine.conclude import allowed, refused
+from slm_authz.engine.deferral import Deferrals
+from slm_authz.engine.plan import Plan, memo, plan
+from slm_authz.engine.rules import Rules
+from slm_authz.engine.waiting import Waiting
+from slm_authz.errors import StoreError
+from slm_authz.quota import shown
+from slm_authz.quota.bound import price_of
+from slm_authz.quota.counters import Counters, Grant, Refusal, Settled
+from slm_authz.quota.evidence import Evidence
+from slm_authz.quota.hold import Signer
+from slm_authz.reason import Denial, Reason
+from slm_authz.request import Arrival, RequestContext
+
+log = logging.getLogger(__name__)
+
+Answer = tuple[Arrival, Decision]
+_INTERNAL = "Something failed here; the call was not let through. Retry, and tell the operator the decision id if it goes on."
+
+
+class Keys(Protocol):
+    """What the corridor needs of the key directory."""
+
+    def refresh(self) -> None:
+        """Read what other processes changed; once per batch."""
+        ...
+
+
+class Engine:
+    """Decides and accounts. All collaborators are handed in; `ticks` is a monotonic clock in nanoseconds, `new_id` makes decision ids."""
+
+    def __init__(
+        self,
+        rules: Rules,
+        counters: Counters,
+        keys: Keys,
+        signer: Signer,
+        metrics: Metrics,
+        gate: SummaryGate,
+        *,
+        ticks: Callable[[], int],
+        new_id: Callable[[int], str],
+        jitter: Callable[[], float],
+    ) -> None:
+        self.rules = rules
+        self.counters = counters
+        self.ready = False
+        self.audit_available = True
+        self._keys = keys
+        self._signer = signer
+        self._metrics = metrics
+        self._gate = gate
+        self._ticks = ticks
+        self._new_id = new_id
+        self._jitter = jitter
+        self._slots = Waiting()
+        self._deferrals = Deferrals()
+
+    @property
+    def waiting(self) -> int:
+        """How many calls wait for a slot or for an identity provider."""
+        return len(self._slots) + len(self._deferrals)
+
+    # -- deciding
+
+    def check(self, arrivals: Sequence[Arrival], now: int) -> list[Answer]:
+        """Decide a batch. Calls that have to wait are missing from the answer and come back from `resume`."""
+        answers = self.resume(now) if self.waiting else []
+        rules = self.rules
+        try:
+            self._keys.refresh()
+        except StoreError as error:
+            log.warning("the key store cannot be read: %s", error)
+        planned = [self._plan(arrival, rules, now) for arrival in arrivals]
+        self._decide(planned, rules, now, answers, may_wait=rules.settle_wait_ms > 0)
+        return answers
+
+    def resume(self, now: int) -> list[Answer]:
+        """Answers to calls that waited: their slot is free, their identity is known, or their time is up."""
+        answers: list[Answer] = []
+        rules = self.rules
+        back = self._deferrals.finished()
+        if back:
+            self._decide([self._plan(arrival, rules, now) for arrival in back], rules, now, answers, may_wait=True)
+        with self._slots.lock:
+            plans = self._slots.take()
+            if plans:
+                self._decide(plans, rules, now, answers, may_wait=True)
+        return answers
+
+    def _plan(self, arrival: Arrival, rules: Rules, now: int) -> Plan:
+        decision_id = self._new_id(now)
+        if not self.ready:
+            return Plan(arrival, decision_id, now, denial=Denial(Reason.NOT_READY, "Not ready yet; retry in a moment.", retry_after=1))
+        if rules.deny_without_audit and not self.audit_available:
+            denial = Denial(
+                Reason.AUDIT_UNAVAILABLE, "Calls cannot be recorded just now, so none is let through; retry later.", retry_after=1
+            )
+            return Plan(arrival, decision_id, now, denial=denial)
+        try:
+            return plan(arrival, decision_id, rules, self.counters.distrusted, now)
+        except Exception:  # whatever fails in here is our failure: the call is refused, the next one is decided
+            log.exception("a call could not be planned")
+            return Plan(arrival, decision_id, now, denial=Denial(Reason.INTERNAL, _INTERNAL))
+
+    def _decide(self, plans: list[Plan], rules: Rules, now: int, answers: list[Answer], *, may_wait: bool) -> None:
+        """Admit what asks for admission, conclude all, make it durable, and add the answers."""
+        admissions = [planned.admission for planned in plans if planned.admission is not None]
+        try:
+            results = iter(self.counters.admit(admissions, now)) if admissions else iter(())
+        except StoreError as error:
+            self._outage(plans, rules, now, answers, error)
+            return
+        decided: list[tuple[Plan, Decision]] = []
+        notes: list[tuple[str, bytes, int]] = []
+        for planned in plans:
+            if planned.deferred is not None:
+                self._defer(planned)
+                continue
+            result = next(results) if planned.admission is not None else None
+            decision = self._conclude(planned, result, rules, now, notes, may_wait=may_wait)
+            if decision is not None:
+                decided.append((planned, decision))
+        try:
+            if notes:
+                self.counters.note(notes, now)
+            self.counters.commit()
+        except StoreError as error:
+            self._unkept(decided, rules, now, answers, error)
+            return
+        answers.extend((planned.arrival, decision) for planned, decision in decided)
+
+    def _conclude(
+        self, planned: Plan, result: Grant | Refusal | None, rules: Rules, now: int, notes: list[tuple[str, bytes, int]], *, may_wait: bool
+    ) -> Decision | None:
+        """The decision; None: the call waits for a slot."""
+        latency = self._ticks() - _received(planned)
+        if type(result) is Grant:
+            result.pending.latency_us = latency // 1000
+            self._metrics.decided("allow", "ok", planned.model, "", latency / 1e9)
+            return allowed(planned, result, self._signer)
+        if isinstance(result, Refusal):
+            if may_wait and result.slots_only and self._slots.park(planned, self._ticks(), rules.settle_wait_ms):
+                return None
+            permit = planned.permit
+            price = price_of(permit.model.spec) if permit is not None and permit.model is not None else None
+            planned.denial = shown.deny(result, planned.bound, price, rules.currency, self._jitter)
+        denial = planned.denial
+        if denial is None:  # answered by ourselves
+            self._metrics.decided("allow", "ok", planned.model, "", latency / 1e9)
+            facts = unpack(memo(planned, rules, None, latency // 1000))
+            facts.status = 200
+            notes.append(("decision", pack_facts(facts), 1))
+            return allowed(planned, None, self._signer)
+        return self._refuse(planned, denial, rules, now, notes, latency)
+
+    def _refuse(self, planned: Plan, denial: Denial, rules: Rules, now: int, notes: list[tuple[str, bytes, int]], latency: int) -> Decision:
+        outcome = "error" if denial.http_status >= 500 else "deny"
+        self._metrics.decided(outcome, denial.reason.value, planned.model, denial.limit or "", latency / 1e9)
+        # An unauthenticated flood must not become a flood of events: beyond the gate it is summed up.
+        if planned.principal is not None or self._gate.admit(denial.reason.value, planned.address, now):
+            notes.append(("decision", memo(planned, rules, denial, latency // 1000), 1))
+        return refused(planned, denial)
+
+    # -- when the store fails
+
+    def _outage(self, plans: list[Plan], rules: Rules, now: int, answers: list[Answer], error: StoreError) -> None:
+        log.error("the counters cannot be reached: %s", error)
+        for planned in plans:
+            planned.denial = planned.denial or _store_down()
+            answers.append((planned.arrival, self._refuse(planned, planned.denial, rules, now, [], 0)))
+
+    def _unkept(self, decided: list[tuple[Plan, Decision]], rules: Rules, now: int, answers: list[Answer], error: StoreError) -> None:
+        """The batch could not be made durable: what a limit's `on_outage: deny` covers is given back and refused."""
+        log.error("decisions could not be made durable: %s", error)
+        for planned, decision in decided:
+            if planned.admission is not None and decision.denial is None and planned.admission.account.on_outage == "deny":
+                denial = _store_down()
+                self.counters.give_back(planned.id, memo(planned, rules, denial, 0), now)
+                self._metrics.decided("error", denial.reason.value, planned.model, "", 0.0)
+                answers.append((planned.arrival, refused(planned, denial)))
+            else:
+                answers.append((planned.arrival, decision))
+
+    # -- calls that nobody waits for
+
+    def _defer(self, planned: Plan) -> None:
+        deferred = planned.deferred
+        if deferred is not None:
+            self._deferrals.submit(planned.arrival, deferred)
+
+    def cancel(self, call: int, now: int) -> None:
+        """A call that waits here was cancelled: it takes nothing and is one event."""
+        planned = self._slots.remove(call)
+        if planned is not None:
+            denial = Denial(Reason.CANCELLED, "The call was cancelled.")
+            notes: list[tuple[str, bytes, int]] = []
+            self._refuse(planned, denial, self.rules, now, notes, self._ticks() - _received(planned))
+            self._note(notes, now)
+        else:
+            self._deferrals.cancel(call)
+
+    def undelivered(self, decision: Decision, now: int) -> None:
+        """Nobody received this allow: everything is given back, and its one event says `cancelled`."""
+        if decision.denial is not None or decision.memo is None:
+            return
+        facts = unpack(decision.memo)
+        facts.outcome, facts.reason = "error", Reason.CANCELLED.value
+        facts.status = 503
+        if self.counters.give_back(decision.id, pack_facts(facts), now):
+            self._commit()
+
+    def _note(self, notes: list[tuple[str, bytes, int]], now: int) -> None:
+        self.counters.note(notes, now)
+        self._commit()
+
+    def _commit(self) -> None:
+        try:
+            self.counters.commit()
+        except StoreError as error:
+            log.warning("an event waits in memory for the next snapshot: %s", error)
+
+    # -- accounting
+
+    def settle(self, entries: Sequence[Evidence], now: int) -> None:
+        """Account for log entries."""
+        try:
+            settled = self.counters.settle(entries, now)
+        except StoreError as error:
+            log.warning("settlements wait in memory for the next snapshot: %s", error)
+            return
+        self._count(settled)
+
+    def lapse(self, now: int) -> None:
+        """Charge what no entry came for, and write the summaries that are due."""
+        try:
+            self._count(self.counters.lapse(now))
+        except StoreError as error:
+            log.warning("lapses wait in memory for the next snapshot: %s", error)
+        summaries = [("summary", pack_facts(facts), count) for facts, count in self._gate.due(now)]
+        if summaries:
+            self._note(summaries, now)
+
+    def _count(self, settled: list[Settled]) -> None:
+        for one in settled:
+            if one.result in ("settled", "corrected"):
+                self._metrics.settled(one.source, one.model, one.input_tokens, one.output_tokens, exceeded=one.exceeded)
+            elif one.result in ("forged", "ignored"):
+                self._metrics.unmatched(1)
+
+    def unmatched(self, count: int, reason: str, details: str) -> None:
+        """Log entries that carry no hold, or are of a type that does not settle: counted, never accounted."""
+        log.debug("%d log entries without a hold (%s %s)", count, reason, details)
+        self._metrics.unmatched(count)
+
+
+def _received(planned: Plan) -> int:
+    request = planned.arrival.request
+    return request.received if isinstance(request, RequestContext) else 0
+
+
+def _store_down() -> Denial:
+    return Denial(Reason.STORE_UNAVAILABLE, "Limits cannot be counted just now; retry in a moment.", retry_after=1)

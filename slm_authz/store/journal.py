@@ -1,0 +1,262 @@
+"""CUPBOARD: what makes the embedded counters survive kill -9: a journal and snapshots, in two SQLite files (WAL).
+
+Every batch is one row of the journal, committed before its answers leave (no fsync: a killed process loses nothing). A snapshot
+writes what changed since the last one, in one transaction with fsync, and then drops the journal before it: power loss costs at most
+a second. Two files, because a snapshot's fsync must not make a decision wait for the write lock.
+Once an append has failed, the journal takes no more until a snapshot has made the file whole again.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from pathlib import Path
+from threading import Lock
+from typing import Any, Final, Protocol
+
+import msgspec
+
+from slm_authz.errors import StoreError
+from slm_authz.quota.hold import Pending
+from slm_authz.quota.outcome import Outcome
+from slm_authz.store.ledger import Ledger, Operation
+from slm_authz.store.sqlite import open_database
+
+SCHEMA_VERSION: Final = 1
+_SCHEMA: Final = """
+CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS counters (name TEXT PRIMARY KEY, a INTEGER, b INTEGER, c INTEGER) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS pending (id TEXT PRIMARY KEY, lease_end INTEGER, record BLOB) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS lapsed (id TEXT PRIMARY KEY, lease_end INTEGER, record BLOB) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS outbox (seq INTEGER PRIMARY KEY, record BLOB);
+"""
+_JOURNAL_SCHEMA: Final = "CREATE TABLE IF NOT EXISTS journal (seq INTEGER PRIMARY KEY, operations BLOB);"
+
+_encode: Final = msgspec.msgpack.Encoder().encode
+_decode: Final = msgspec.msgpack.Decoder().decode
+_decode_pending: Final = msgspec.msgpack.Decoder(Pending).decode
+_decode_outcome: Final = msgspec.msgpack.Decoder(Outcome).decode
+
+
+class Journal(Protocol):
+    """Where the embedded counters put what must not be lost."""
+
+    healthy: bool
+
+    def recover(self) -> Ledger:
+        """The state as of the last append."""
+        ...
+
+    def append(self, operations: Sequence[Operation]) -> None:
+        """Keep one batch. StoreError: it is not kept, and nothing is until a snapshot succeeds."""
+        ...
+
+    def capture(self, ledger: Ledger) -> None:
+        """Copy what changed since the last snapshot; quick, called under the counters' lock."""
+        ...
+
+    def write(self) -> None:
+        """Write what was captured. StoreError: it stays due."""
+        ...
+
+    def close(self) -> None:
+        """Release the file."""
+        ...
+
+
+class NoJournal:
+    """Counters that live as long as their process: for tests and measurements."""
+
+    healthy = True
+
+    def recover(self) -> Ledger:
+        """A blank state."""
+        return Ledger()
+
+    def append(self, operations: Sequence[Operation]) -> None:
+        """Keep nothing."""
+
+    def capture(self, ledger: Ledger) -> None:
+        """Copy nothing."""
+        ledger.dirty.clear()
+        ledger.dirty_pending.clear()
+        ledger.dirty_lapsed.clear()
+
+    def write(self) -> None:
+        """Write nothing."""
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+class _Changes(msgspec.Struct):
+    """A snapshot's worth of changes, as rows; `keys` to mark them due again where the write fails."""
+
+    journal_seq: int
+    refused: int
+    acknowledged: int
+    meta: list[tuple[str, Any]]
+    counters: list[tuple[str, int, int, int]]
+    gone_counters: list[tuple[str]]
+    pending: list[tuple[str, int, bytes]]
+    gone_pending: list[tuple[str]]
+    lapsed: list[tuple[str, int, bytes]]
+    gone_lapsed: list[tuple[str]]
+    outbox: list[tuple[int, bytes]]
+
+
+class SqliteJournal:
+    """The journal on SQLite. `append` runs on the deciding thread, `write` on the housekeeper's."""
+
+    def __init__(self, journal: Path, snapshots: Path) -> None:
+        self.healthy = True
+        self._rows = open_database(journal, _JOURNAL_SCHEMA, SCHEMA_VERSION, synchronous="NORMAL")
+        # A checkpoint would fsync on the deciding thread: the housekeeper does it after each snapshot.
+        self._rows.execute("PRAGMA wal_autocheckpoint = 0")
+        self._trimmer = open_database(journal, _JOURNAL_SCHEMA, SCHEMA_VERSION, synchronous="NORMAL")
+        self._snapshots = open_database(snapshots, _SCHEMA, SCHEMA_VERSION, synchronous="FULL")
+        self._seq = 0
+        self._written_outbox = 0
+        self._captured: _Changes | None = None
+        self._refused = 0
+        self._writing = Lock()
+
+    def recover(self) -> Ledger:
+        """Load the last snapshot and replay the journal; what lies in the file afterwards is a snapshot again."""
+        ledger = Ledger()
+        try:
+            self._load(ledger)
+            rows = self._rows.execute("SELECT seq, operations FROM journal WHERE seq > ? ORDER BY seq", (self._seq,))
+            for seq, row in rows.fetchall():
+                ledger.replay([_revive(operation) for operation in _decode(row)])
+                self._seq = seq
+        except (sqlite3.Error, msgspec.MsgspecError) as error:
+            raise StoreError(
+                f"The counters' journal cannot be read: {error}.", "Restore it from a backup, or move it away to begin at zero."
+            ) from error
+        self.capture(ledger)
+        self.write()
+        return ledger
+
+    def _load(self, ledger: Ledger) -> None:
+        run = self._snapshots.execute
+        meta = dict(run("SELECT name, value FROM meta").fetchall())
+        ledger.floor = meta.get("floor", 0)
+        ledger.seq = meta.get("seq", 0)
+        ledger.acknowledged = meta.get("acknowledged", 0)
+        ledger.distrusted.update(_decode(meta["distrusted"]) if "distrusted" in meta else ())
+        self._seq = meta.get("journal_seq", 0)
+        for name, a, b, c in run("SELECT name, a, b, c FROM counters"):
+            ledger.counters[name] = [a, b, c]
+        for decision_id, _, record in run("SELECT id, lease_end, record FROM pending ORDER BY lease_end"):
+            ledger.pending[decision_id] = _decode_pending(record)
+        for decision_id, _, record in run("SELECT id, lease_end, record FROM lapsed ORDER BY lease_end"):
+            ledger.lapsed[decision_id] = _decode_pending(record)
+        for seq, record in run("SELECT seq, record FROM outbox ORDER BY seq"):
+            ledger.outbox.append(_decode_outcome(record))
+            ledger.seq = max(ledger.seq, seq)
+
+    def append(self, operations: Sequence[Operation]) -> None:
+        """One row, one commit."""
+        if not self.healthy:
+            self._refused += 1
+            raise StoreError("The counters' journal is not writable.")
+        try:
+            self._rows.execute("INSERT INTO journal VALUES (?, ?)", (self._seq + 1, _encode(operations)))
+        except sqlite3.Error as error:
+            self.healthy = False
+            self._refused += 1
+            raise StoreError(f"The counters' journal cannot be written: {error}.") from error
+        self._seq += 1
+
+    def capture(self, ledger: Ledger) -> None:
+        """Copy the changed rows. What an earlier, failed write had captured is merged into the ledger's marks first."""
+        if self._captured is not None:
+            self._mark_due(ledger, self._captured)
+        counters, pending, lapsed = ledger.counters, ledger.pending, ledger.lapsed
+        written = self._written_outbox
+        self._captured = _Changes(
+            journal_seq=self._seq,
+            refused=self._refused,
+            acknowledged=ledger.acknowledged,
+            meta=[
+                ("floor", ledger.floor),
+                ("seq", ledger.seq),
+                ("acknowledged", ledger.acknowledged),
+                ("journal_seq", self._seq),
+                ("distrusted", _encode(sorted(ledger.distrusted))),
+            ],
+            counters=[(name, *counters[name]) for name in ledger.dirty if name in counters],  # type: ignore[misc]
+            gone_counters=[(name,) for name in ledger.dirty if name not in counters],
+            pending=[(i, pending[i].lease_end, _encode(pending[i])) for i in ledger.dirty_pending if i in pending],
+            gone_pending=[(i,) for i in ledger.dirty_pending if i not in pending],
+            lapsed=[(i, lapsed[i].lease_end, _encode(lapsed[i])) for i in ledger.dirty_lapsed if i in lapsed],
+            gone_lapsed=[(i,) for i in ledger.dirty_lapsed if i not in lapsed],
+            outbox=[(outcome.seq, _encode(outcome)) for outcome in ledger.outbox if outcome.seq > written],
+        )
+        ledger.dirty.clear()
+        ledger.dirty_pending.clear()
+        ledger.dirty_lapsed.clear()
+
+    def _mark_due(self, ledger: Ledger, changes: _Changes) -> None:
+        ledger.dirty.update(row[0] for row in changes.counters)
+        ledger.dirty.update(row[0] for row in changes.gone_counters)
+        ledger.dirty_pending.update(row[0] for row in changes.pending)
+        ledger.dirty_pending.update(row[0] for row in changes.gone_pending)
+        ledger.dirty_lapsed.update(row[0] for row in changes.lapsed)
+        ledger.dirty_lapsed.update(row[0] for row in changes.gone_lapsed)
+
+    def write(self) -> None:
+        """One transaction: the changed rows in, the journal before them out."""
+        with self._writing:
+            changes = self._captured
+            if changes is None:
+                return
+            try:
+                self._transact(changes)
+            except sqlite3.Error as error:
+                self.healthy = False
+                raise StoreError(
+                    f"The counters' snapshot cannot be written: {error}.", "Make room on the disk; it is tried again every second."
+                ) from error
+            self._captured = None
+            self._written_outbox = max([seq for seq, _ in changes.outbox], default=self._written_outbox)
+            # Batches that were refused after the capture are in the state, but in no row yet: only the next snapshot is whole.
+            self.healthy = self.healthy or changes.refused == self._refused
+
+    def _transact(self, changes: _Changes) -> None:
+        many, run = self._snapshots.executemany, self._snapshots.execute
+        run("BEGIN IMMEDIATE")
+        try:
+            many("INSERT OR REPLACE INTO meta VALUES (?, ?)", changes.meta)
+            many("INSERT OR REPLACE INTO counters VALUES (?, ?, ?, ?)", changes.counters)
+            many("DELETE FROM counters WHERE name = ?", changes.gone_counters)
+            many("INSERT OR REPLACE INTO pending VALUES (?, ?, ?)", changes.pending)
+            many("DELETE FROM pending WHERE id = ?", changes.gone_pending)
+            many("INSERT OR REPLACE INTO lapsed VALUES (?, ?, ?)", changes.lapsed)
+            many("DELETE FROM lapsed WHERE id = ?", changes.gone_lapsed)
+            run("DELETE FROM outbox WHERE seq <= ?", (changes.acknowledged,))
+            many("INSERT OR REPLACE INTO outbox VALUES (?, ?)", [row for row in changes.outbox if row[0] > changes.acknowledged])
+            run("COMMIT")
+        except BaseException:
+            self._snapshots.rollback()
+            raise
+        run("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+        self._trimmer.execute("DELETE FROM journal WHERE seq <= ?", (changes.journal_seq,))
+        self._trimmer.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._rows.close()
+        self._trimmer.close()
+        self._snapshots.close()
+
+
+def _revive(operation: list[Any]) -> Operation:
+    """An operation as it was before it became bytes."""
+    kind = operation[0]
+    if kind in ("a", "c"):
+        operation[1] = msgspec.convert(operation[1], Pending)
+    if kind not in ("r", "a") and operation[-1] is not None:
+        operation[-1] = msgspec.convert(operation[-1], Outcome)
+    return tuple(operation)

@@ -1,0 +1,321 @@
+"""CUPBOARD: counters, pending records and outbox in memory, with an optional journal behind them. Implements `quota.counters.Counters`.
+
+Enters: admissions and log entries. Leaves: grants, refusals, finished outcomes. One short lock is shared by admit and settle.
+Every change is also an operation for the journal, and a replay of the operations yields the same state: both call `quota.rules`.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from itertools import islice
+from threading import RLock
+
+from slm_authz.errors import StoreError
+from slm_authz.quota import rules
+from slm_authz.quota.account import Line
+from slm_authz.quota.counters import Admission, Amounts, Grant, Refusal, Settled
+from slm_authz.quota.evidence import Evidence
+from slm_authz.quota.hold import Pending, Signer, Take
+from slm_authz.quota.limit import FIXED, GCRA, REQUESTS, TOKENS
+from slm_authz.quota.outcome import Outcome
+from slm_authz.quota.settlement import Charge, at_bound, charge
+from slm_authz.quota.window import Calendar
+from slm_authz.store.journal import Journal, NoJournal
+from slm_authz.store.ledger import Ledger, Operation
+from slm_authz.store.standing import refusal, tighter
+
+LATE_MS = 86_400_000
+"""How long a lapsed record waits for its genuine end."""
+
+
+class MemoryCounters:
+    """The embedded counters. `lease_ms` and `calendar` may be replaced when a configuration is reloaded."""
+
+    def __init__(self, signer: Signer, calendar: Calendar, lease_ms: int, journal: Journal | None = None) -> None:
+        self.calendar = calendar
+        self._lease_ms = lease_ms
+        self._signer = signer
+        self._lock = RLock()
+        self._journal = journal or NoJournal()
+        self._ledger: Ledger = self._journal.recover()
+        self._operations: list[Operation] = []
+        self._mixed_until = 0
+        self.distrusted = self._ledger.distrusted
+        self.last_entry = 0
+
+    # -- admission
+
+    def admit(self, batch: Sequence[Admission], now: int) -> list[Grant | Refusal]:
+        """Check and take all limits of each call: its own first, those that it shares with others second."""
+        with self._lock:
+            now = self._ledger.advance(now)
+            return [self._admit(admission, now) for admission in batch]
+
+    def _admit(self, admission: Admission, now: int) -> Grant | Refusal:
+        account, amounts = admission.account, admission.amounts
+        drawn: list[tuple[Line, rules.State, Take]] = []
+        for group in (account.own, account.shared):
+            failed = False
+            for line in group:
+                amount = amounts[line.kind]
+                if not amount:
+                    continue
+                limit = line.limit
+                state = self._ledger.state(line.key)
+                if line.algorithm == FIXED:
+                    start = self.calendar.window(limit.period, now)[0]
+                    if state[0] != start:
+                        start = rules.roll(state, start)
+                    failed |= state[1] + state[2] + amount > limit.size
+                    take = Take(line.key, FIXED, line.kind, start, amount)
+                elif line.algorithm == GCRA:
+                    debt = rules.drain(state, now, limit.size)
+                    failed |= debt + amount * limit.period_ms > limit.burst * limit.period_ms
+                    take = Take(line.key, GCRA, line.kind, 0, amount, limit.size, limit.period_ms)
+                else:
+                    failed |= state[2] + amount > limit.size
+                    take = Take(line.key, line.algorithm, line.kind, 0, amount)
+                drawn.append((line, state, take))
+            if failed:
+                return refusal(drawn, now, self.calendar)
+        return self._grant(admission, drawn, now)
+
+    def _grant(self, admission: Admission, drawn: list[tuple[Line, rules.State, Take]], now: int) -> Grant:
+        pending = admission.pending
+        pending.admitted = now
+        dirty = self._ledger.dirty
+        requests = tokens = None
+        quoted = []
+        for line, state, take in drawn:
+            if take.algorithm == GCRA:
+                state[1] += take.amount * take.period_ms
+            else:
+                state[2] += take.amount
+            dirty.add(take.key)
+            quoted.append(line.quoted)
+            if line.kind == REQUESTS:
+                requests = tighter(requests, line.limit, state, now, self.calendar)
+            elif line.kind == TOKENS:
+                tokens = tighter(tokens, line.limit, state, now, self.calendar)
+        pending.takes = tuple([take for _, _, take in drawn])
+        if admission.immediate:
+            self._settle_immediately(pending, now)
+        else:
+            pending.lease_end = now + self._lease_ms
+            self._ledger.add(pending)
+            self._operations.append(("a", pending))
+        return Grant(pending, quoted, requests, tokens)
+
+    def _settle_immediately(self, pending: Pending, now: int) -> None:
+        actual: Amounts = (1, 0, 0, 0)
+        outcome = Outcome(0, "decision", pending.memo, now, cost=None, latency_us=pending.latency_us)
+        self._ledger.add(pending)
+        self._operations.append(("a", pending))
+        self._finish(pending, actual, outcome, now)
+
+    # -- the end of a call
+
+    def settle(self, entries: Sequence[Evidence], now: int) -> list[Settled]:
+        """Settle, renew or correct by log entries; an entry without a record has no effect."""
+        with self._lock:
+            now = self._ledger.advance(now)
+            self.last_entry = now
+            settled = [self._settle(entry, now) for entry in entries]
+            self.commit()
+            return settled
+
+    def _settle(self, entry: Evidence, now: int) -> Settled:
+        decision_id = self._signer.verify(entry.hold)
+        if decision_id is None:
+            return Settled("forged")
+        pending = self._ledger.pending.get(decision_id)
+        if pending is None:
+            return self._correct(decision_id, entry, now) if entry.kind == "end" else Settled("ignored")
+        if entry.kind != "end":
+            self._ledger.renew(pending, now + self._lease_ms)
+            self._operations.append(("r", decision_id, pending.lease_end))
+            return Settled("renewed")
+        due = charge(pending, entry)
+        self._finish(pending, self._actual(pending, due), self._outcome(pending, due, entry, now), now)
+        return self._settled("settled", pending, due)
+
+    def _settled(self, result: str, pending: Pending, due: Charge) -> Settled:
+        if due.exceeded and pending.strict:
+            self.distrusted.add(pending.model)
+        return Settled(result, due.source, pending.model, due.input_tokens, due.output_tokens, due.exceeded)
+
+    def _actual(self, pending: Pending, due: Charge) -> Amounts:
+        return (1, due.tokens, pending.cost(due.input_tokens, due.output_tokens) or 0, 0)
+
+    def _outcome(self, pending: Pending, due: Charge, entry: Evidence | None, now: int) -> Outcome:
+        return Outcome(
+            seq=0,
+            event="decision",
+            memo=pending.memo,
+            ended=now,
+            status=entry.status or None if entry is not None else None,
+            attempts=entry.attempts if entry is not None else None,
+            input_tokens=due.input_tokens,
+            output_tokens=due.output_tokens,
+            source=due.source,
+            cost=pending.cost(due.input_tokens, due.output_tokens),
+            exceeded=due.exceeded,
+            duration_ms=entry.duration_ms if entry is not None else None,
+            latency_us=pending.latency_us,
+        )
+
+    def _finish(self, pending: Pending, actual: Amounts, outcome: Outcome, now: int) -> None:
+        self._ledger.settle(pending, actual, now)
+        self._ledger.publish(outcome)
+        self._operations.append(("s", pending.id, actual, now, outcome))
+
+    def _correct(self, decision_id: str, entry: Evidence, now: int) -> Settled:
+        lapsed = self._ledger.lapsed.get(decision_id)
+        if lapsed is None:
+            return Settled("ignored")
+        due, charged = charge(lapsed, entry), at_bound(lapsed)
+        actual = self._actual(lapsed, due)
+        outcome = self._outcome(lapsed, due, entry, now)
+        outcome.event = "correction"
+        outcome.input_tokens = due.input_tokens - charged.input_tokens
+        outcome.output_tokens = due.output_tokens - charged.output_tokens
+        if outcome.cost is not None:
+            outcome.cost -= lapsed.cost(charged.input_tokens, charged.output_tokens) or 0
+        self._ledger.correct(lapsed, actual, now)
+        self._ledger.publish(outcome)
+        self._operations.append(("c", lapsed, actual, now, outcome))
+        return self._settled("corrected", lapsed, due)
+
+    def lapse(self, now: int) -> list[Settled]:
+        """Charge every record whose lease has ended at its bound; it waits for a late entry among the lapsed."""
+        with self._lock:
+            now = self._ledger.advance(now)
+            ended = self._ledger.ended(now, mixed=now < self._mixed_until)
+            settled = []
+            for pending in ended:
+                due = at_bound(pending)
+                outcome = self._outcome(pending, due, None, now)
+                self._ledger.lapse(pending, now)
+                self._ledger.publish(outcome)
+                self._operations.append(("l", pending.id, now, outcome))
+                settled.append(self._settled("settled", pending, due))
+            self._ledger.forget_lapsed(now - LATE_MS)
+            if settled:
+                self.commit()
+            return settled
+
+    def give_back(self, decision_id: str, memo: bytes | None, now: int) -> bool:
+        """Undo an admission whose answer nobody received: nothing stays taken."""
+        with self._lock:
+            now = self._ledger.advance(now)
+            pending = self._ledger.pending.get(decision_id)
+            if pending is None:
+                return False
+            nothing: Amounts = (0, 0, 0, 0)
+            self._ledger.settle(pending, nothing, now)
+            outcome = None
+            if memo is not None:
+                outcome = Outcome(0, "decision", memo, now, latency_us=pending.latency_us)
+                self._ledger.publish(outcome)
+            self._operations.append(("g", decision_id, now, outcome))
+            return True
+
+    # -- outbox and durability
+
+    def note(self, memos: Sequence[tuple[str, bytes, int]], now: int) -> None:
+        """Put finished events (event, memo, count) into the outbox."""
+        with self._lock:
+            for event, memo, count in memos:
+                outcome = Outcome(0, event, memo, now, count=count)
+                self._ledger.publish(outcome)
+                self._operations.append(("n", outcome))
+
+    def commit(self) -> None:
+        """Write the operations since the last commit as one row of the journal."""
+        with self._lock:
+            operations, self._operations = self._operations, []
+            if operations:
+                self._journal.append(operations)
+
+    def pending(self, limit: int) -> Sequence[Outcome]:
+        """The oldest unacknowledged events."""
+        with self._lock:
+            return list(islice(self._ledger.outbox, limit))
+
+    def acknowledge(self, seq: int) -> None:
+        """Forget events up to and including `seq`."""
+        with self._lock:
+            outbox: deque[Outcome] = self._ledger.outbox
+            while outbox and outbox[0].seq <= seq:
+                outbox.popleft()
+            self._ledger.acknowledged = max(self._ledger.acknowledged, seq)
+
+    def snapshot(self) -> None:
+        """Write what changed since the last snapshot and drop the journal before it. StoreError: all of it stays due."""
+        with self._lock:
+            # What a failing journal refused is in the state that is captured, so nothing is lost by going on.
+            with suppress(StoreError):
+                self.commit()
+            self._journal.capture(self._ledger)
+        self._journal.write()
+
+    def close(self, now: int) -> None:
+        """Commit and snapshot one last time, and release the files."""
+        with self._lock:
+            self._ledger.advance(now)
+            self.commit()
+        self.snapshot()
+        self._journal.close()
+
+    # -- looking
+
+    @property
+    def outstanding(self) -> int:
+        """Number of pending records."""
+        return len(self._ledger.pending)
+
+    @property
+    def outbox_size(self) -> int:
+        """Number of events that wait for the sinks."""
+        return len(self._ledger.outbox)
+
+    @property
+    def healthy(self) -> bool:
+        """Whether the last write to the journal succeeded."""
+        return self._journal.healthy
+
+    def oldest_admission(self) -> int | None:
+        """When the oldest pending call was admitted."""
+        with self._lock:
+            return next((pending.admitted for pending in self._ledger.pending.values()), None)
+
+    def set_lease(self, lease_ms: int, now: int) -> None:
+        """Leases given from now on are this long; those given before keep theirs."""
+        with self._lock:
+            if lease_ms != self._lease_ms:
+                self._mixed_until = max(self._mixed_until, now + self._lease_ms)
+                self._lease_ms = lease_ms
+
+    def states(self, keys: Iterable[str]) -> list[rules.State | None]:
+        """Copies of counters, None where one does not exist."""
+        with self._lock:
+            found = (self._ledger.counters.get(key) for key in keys)
+            return [list(state) if state is not None else None for state in found]
+
+    def keys(self) -> list[str]:
+        """Names of all counters."""
+        with self._lock:
+            return list(self._ledger.counters)
+
+    def sweep(self, idle: Callable[[str, rules.State], bool]) -> int:
+        """Drop counters that say nothing any more; returns how many."""
+        dropped = 0
+        for key in self.keys():
+            with self._lock:
+                state = self._ledger.counters.get(key)
+                if state is not None and idle(key, state):
+                    self._ledger.drop(key)
+                    dropped += 1
+        return dropped
