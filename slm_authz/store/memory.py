@@ -14,7 +14,6 @@ from threading import RLock
 
 from slm_authz.errors import StoreError
 from slm_authz.quota import rules
-from slm_authz.quota.account import Line
 from slm_authz.quota.counters import Admission, Amounts, Grant, Refusal, Settled
 from slm_authz.quota.evidence import Evidence
 from slm_authz.quota.hold import Pending, Signer, Take
@@ -24,7 +23,7 @@ from slm_authz.quota.settlement import Charge, at_bound, charge
 from slm_authz.quota.window import Calendar
 from slm_authz.store.journal import Journal, NoJournal
 from slm_authz.store.ledger import Ledger, Operation
-from slm_authz.store.standing import refusal, tighter
+from slm_authz.store.standing import Drawn, refusal, tighter
 
 LATE_MS = 86_400_000
 """How long a lapsed record waits for its genuine end."""
@@ -54,52 +53,61 @@ class MemoryCounters:
             return [self._admit(admission, now) for admission in batch]
 
     def _admit(self, admission: Admission, now: int) -> Grant | Refusal:
+        # The hottest loop of the product: straight-line, one dictionary look-up per counter.
         account, amounts = admission.account, admission.amounts
-        drawn: list[tuple[Line, rules.State, Take]] = []
+        counters, window = self._ledger.counters, self.calendar.window
+        drawn: list[Drawn] = []
         for group in (account.own, account.shared):
             failed = False
             for line in group:
-                amount = amounts[line.kind]
+                kind, algorithm, key = line.kind, line.algorithm, line.key
+                amount = amounts[kind]
                 if not amount:
                     continue
                 limit = line.limit
-                state = self._ledger.state(line.key)
-                if line.algorithm == FIXED:
-                    start = self.calendar.window(limit.period, now)[0]
+                state = counters.get(key)
+                if state is None:
+                    state = counters[key] = [0, 0, 0]
+                if algorithm == FIXED:
+                    start, end = window(limit.period, now)
                     if state[0] != start:
                         start = rules.roll(state, start)
-                    failed |= state[1] + state[2] + amount > limit.size
-                    take = Take(line.key, FIXED, line.kind, start, amount)
-                elif line.algorithm == GCRA:
+                    if state[1] + state[2] + amount > limit.size:
+                        failed = True
+                    drawn.append((line, state, Take(key, FIXED, kind, start, amount), end - now))
+                elif algorithm == GCRA:
                     debt = rules.drain(state, now, limit.size)
-                    failed |= debt + amount * limit.period_ms > limit.burst * limit.period_ms
-                    take = Take(line.key, GCRA, line.kind, 0, amount, limit.size, limit.period_ms)
+                    if debt + amount * limit.period_ms > limit.burst * limit.period_ms:
+                        failed = True
+                    drawn.append((line, state, Take(key, GCRA, kind, 0, amount, limit.size, limit.period_ms), 0))
                 else:
-                    failed |= state[2] + amount > limit.size
-                    take = Take(line.key, line.algorithm, line.kind, 0, amount)
-                drawn.append((line, state, take))
+                    if state[2] + amount > limit.size:
+                        failed = True
+                    drawn.append((line, state, Take(key, algorithm, kind, 0, amount), 0))
             if failed:
-                return refusal(drawn, now, self.calendar)
+                return refusal(drawn)
         return self._grant(admission, drawn, now)
 
-    def _grant(self, admission: Admission, drawn: list[tuple[Line, rules.State, Take]], now: int) -> Grant:
+    def _grant(self, admission: Admission, drawn: list[Drawn], now: int) -> Grant:
         pending = admission.pending
         pending.admitted = now
         dirty = self._ledger.dirty
         requests = tokens = None
-        quoted = []
-        for line, state, take in drawn:
-            if take.algorithm == GCRA:
+        quoted, takes = [], []
+        for line, state, take, reset in drawn:
+            if line.algorithm == GCRA:
                 state[1] += take.amount * take.period_ms
             else:
                 state[2] += take.amount
-            dirty.add(take.key)
+            dirty.add(line.key)
             quoted.append(line.quoted)
-            if line.kind == REQUESTS:
-                requests = tighter(requests, line.limit, state, now, self.calendar)
-            elif line.kind == TOKENS:
-                tokens = tighter(tokens, line.limit, state, now, self.calendar)
-        pending.takes = tuple([take for _, _, take in drawn])
+            takes.append(take)
+            kind = line.kind
+            if kind == REQUESTS:
+                requests = tighter(requests, line.limit, state, reset)
+            elif kind == TOKENS:
+                tokens = tighter(tokens, line.limit, state, reset)
+        pending.takes = tuple(takes)
         if admission.immediate:
             self._settle_immediately(pending, now)
         else:

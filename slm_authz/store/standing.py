@@ -8,49 +8,42 @@ from slm_authz.quota import gcra, rules
 from slm_authz.quota.account import Line
 from slm_authz.quota.counters import Refusal, View
 from slm_authz.quota.hold import Take
-from slm_authz.quota.limit import FIXED, GCRA, REQUESTS, SLOTS, TOKENS, Limit
-from slm_authz.quota.window import Calendar
+from slm_authz.quota.limit import GCRA, REQUESTS, SLOTS, TOKENS, Limit
 
 _NEVER = 1 << 62
 
 
-def view(limit: Limit, state: rules.State, now: int, calendar: Calendar) -> View:
-    """How a caller's own limit stands."""
-    used, held = rules.standing(state, limit, 0, now)
-    return View(limit, max(0, limit.shown_size - used - held), reset_ms(limit, state, now, calendar))
+Drawn = tuple[Line, rules.State, Take, int]
+"""A counter that was checked: its line, its state, what would be taken, and the ms until its fixed window ends (else 0)."""
 
 
-def reset_ms(limit: Limit, state: rules.State, now: int, calendar: Calendar) -> int:
-    """Milliseconds until the limit is as good as new; 0 for concurrency."""
-    if limit.algorithm == FIXED:
-        return calendar.window(limit.period, now)[1] - now
-    if limit.algorithm == GCRA:
-        return gcra.reset_ms(gcra.drained(state[1], now - state[0], limit.size), limit.size)
-    return 0
-
-
-def tighter(best: View | None, limit: Limit, state: rules.State, now: int, calendar: Calendar) -> View | None:
+def tighter(best: View | None, limit: Limit, state: rules.State, reset: int) -> View | None:
     """The tighter of two views: the one with the least remaining, then the latest reset. Shared limits are never shown."""
-    if limit.shared:
+    if limit.by == "model":
         return best
-    other = view(limit, state, now, calendar)
-    if best is None or (other.remaining, -other.reset_ms) < (best.remaining, -best.reset_ms):
-        return other
+    if limit.algorithm == GCRA:
+        remaining = limit.burst - gcra.used(state[1], limit.period_ms)
+        reset = gcra.reset_ms(state[1], limit.size)
+    else:
+        remaining = limit.size - state[1] - state[2]
+    remaining = max(remaining, 0)
+    if best is None or remaining < best.remaining or (remaining == best.remaining and reset > best.reset_ms):
+        return View(limit, remaining, reset)
     return best
 
 
-def refusal(drawn: Sequence[tuple[Line, rules.State, Take]], now: int, calendar: Calendar) -> Refusal:
+def refusal(drawn: Sequence[Drawn]) -> Refusal:
     """The refusal of a call whose checked counters are `drawn`: the longest wait decides, then file order."""
     worst: Refusal | None = None
     slots_only = True
     requests = tokens = None
-    for line, state, take in drawn:
+    for line, state, take, reset in drawn:
         limit = line.limit
         if line.kind == REQUESTS:
-            requests = tighter(requests, limit, state, now, calendar)
+            requests = tighter(requests, limit, state, reset)
         elif line.kind == TOKENS:
-            tokens = tighter(tokens, limit, state, now, calendar)
-        failed = _failure(line, state, take, now, calendar)
+            tokens = tighter(tokens, limit, state, reset)
+        failed = _failure(line, state, take.amount, reset)
         if failed is None:
             continue
         slots_only &= line.algorithm == SLOTS and failed.wait_ms is not None
@@ -68,16 +61,17 @@ def _rank(failed: Refusal) -> tuple[int, int]:
     return -wait, failed.line.limit.order
 
 
-def _failure(line: Line, state: rules.State, take: Take, now: int, calendar: Calendar) -> Refusal | None:
-    limit, amount = line.limit, take.amount
-    reset = reset_ms(limit, state, now, calendar)
-    used, held = rules.standing(state, limit, 0, now)
+def _failure(line: Line, state: rules.State, amount: int, reset: int) -> Refusal | None:
+    """Why this counter fails; None if it does not. GCRA states are drained already, windows are current."""
+    limit = line.limit
     if line.algorithm == GCRA:
         if gcra.admits(state[1], amount, limit.burst, limit.period_ms):
             return None
         never = amount > limit.burst
         wait = None if never else gcra.wait_ms(state[1], amount, limit.burst, limit.size, limit.period_ms)
-        return Refusal(line, amount, used, held, wait, reset, settles=False, slots_only=False)
+        used, reset = gcra.used(state[1], limit.period_ms), gcra.reset_ms(state[1], limit.size)
+        return Refusal(line, amount, used, 0, wait, reset, settles=False, slots_only=False)
+    used, held = state[1], state[2]
     if used + held + amount <= limit.size:
         return None
     if amount > limit.size:
