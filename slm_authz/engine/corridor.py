@@ -10,8 +10,8 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from slm_authz.audit.event import unpack
 from slm_authz.audit.event import pack as pack_facts
+from slm_authz.audit.event import unpack
 from slm_authz.audit.metrics import Metrics
 from slm_authz.audit.summary import SummaryGate
 from slm_authz.decision import Decision

@@ -56,7 +56,7 @@ class Deferrals:
             answer: Principal | Denial | None = await asyncio.wait_for(_awaited(deferred), TIMEOUT_S)
         except asyncio.CancelledError:
             answer = Denial(Reason.CANCELLED, "The call was cancelled.")
-        except Exception as error:  # a plugin's failure is ours: it never becomes a pass
+        except Exception as error:  # noqa: BLE001 - a plugin's failure is ours: it never becomes a pass
             log.warning("a deferred identity failed: %s", type(error).__name__)
             answer = Denial(Reason.IDP_UNAVAILABLE, "The identity provider did not answer; retry in a moment.", retry_after=1)
         arrival.identity = answer or Denial(Reason.INVALID_TOKEN, "The credential was not accepted.")

@@ -28,6 +28,7 @@ from slm_authz.reason import Denial, Reason
 from slm_authz.request import Arrival, RequestContext
 from slm_authz.request.address import client_address
 from slm_authz.request.body import check_media, is_whole
+from slm_authz.request.credential import Found
 from slm_authz.request.target import judge as judge_target
 
 MIN_REMAINING_S = 0.020
@@ -97,12 +98,14 @@ def _walk(planned: Plan, request: RequestContext, rules: Rules, distrusted: Abst
     address = client_address(request, rules.trusted_hops)
     planned.address = address or ""
     entry = rules.paths.match(request.method, target) if route is None else None
+    found = rules.resolver.find(request, query)
+    if isinstance(found, Denial):
+        return found
+    planned.strip_headers, planned.strip_query = found.headers, found.query
     if entry is None or entry.needs_identity:
-        refused = _identify(planned, request, query, rules, address)
+        refused = _identify(planned, request, found, rules, address)
         if refused is not None or planned.deferred is not None:
             return refused
-    else:
-        planned.strip_headers, planned.strip_query = rules.resolver.filled(request, query)
     if (route is None and entry is None) or is_upgrade(request):
         return Denial(Reason.PATH_NOT_ALLOWED, f"This path is not served here: {request.method} of it is not among the API's paths.")
     if route is None or route.read is None:
@@ -113,7 +116,7 @@ def _walk(planned: Plan, request: RequestContext, rules: Rules, distrusted: Abst
     if not is_whole(request, rules.max_body):
         return Denial(
             Reason.BODY_NOT_WHOLE,
-            f"The body could not be inspected whole, so its model is unknown: send at most {rules.max_body - 1} bytes, with a Content-Length.",
+            f"The body could not be inspected whole: send at most {rules.max_body} bytes, with a Content-Length.",
         )
     ask = route.read(request.body)
     if isinstance(ask, Denial):
@@ -121,18 +124,17 @@ def _walk(planned: Plan, request: RequestContext, rules: Rules, distrusted: Abst
     return _allow(planned, request, ask, rules, distrusted)
 
 
-def _identify(planned: Plan, request: RequestContext, query: str, rules: Rules, address: str | None) -> Denial | None:
-    found = planned.arrival.identity
-    if found is None:
-        found = rules.resolver.resolve(request, query, planned.now)
-        if isinstance(found, Deferred):
-            planned.deferred = found
+def _identify(planned: Plan, request: RequestContext, found: Found, rules: Rules, address: str | None) -> Denial | None:
+    answer = planned.arrival.identity
+    if answer is None:
+        answer = rules.resolver.resolve(found, request, planned.now)
+        if isinstance(answer, Deferred):
+            planned.deferred = answer
             return None
-    if isinstance(found, Denial):
-        return found
-    planned.principal = found
-    planned.strip_headers, planned.strip_query = rules.resolver.filled(request, query)
-    if found.allow_ip and not allowed(found, address):
+    if isinstance(answer, Denial):
+        return answer
+    planned.principal = answer
+    if answer.allow_ip and not allowed(answer, address):
         return Denial(Reason.ADDRESS_NOT_ALLOWED, "This key may not be used from this address; use it from an address on its list.")
     return None
 

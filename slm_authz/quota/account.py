@@ -12,8 +12,8 @@ import msgspec
 from slm_authz.identity.principal import Principal
 from slm_authz.policy.table import ModelEntry, Permit
 from slm_authz.quota.limit import CONCURRENT, GCRA, SEPARATOR, Limit, compile_limit
-from slm_authz.settings.schema import Settings
 from slm_authz.settings.patterns import matches
+from slm_authz.settings.schema import Settings
 
 
 class Line(msgspec.Struct, frozen=True, eq=False):

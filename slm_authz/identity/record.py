@@ -1,0 +1,137 @@
+"""A key as the store knows it: everything but the key. What enters here is checked here, so that it can travel in headers later."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from ipaddress import ip_network
+from typing import Any, Final, Literal
+
+import msgspec
+
+from slm_authz.errors import UsageError
+from slm_authz.identity.principal import Principal
+
+State = Literal["active", "disabled", "expired", "revoked"]
+_VISIBLE: Final = re.compile(r"[\x21-\x7e]{1,256}")
+_NAME: Final = re.compile(r"[\x20-\x7e]{1,256}")
+MAX_ITEMS: Final = 64
+
+
+class KeyRecord(msgspec.Struct):
+    """One key. Times are Unix milliseconds; `version` counts the secrets under this id; `digest` is of the current one."""
+
+    id: str
+    client: str
+    tenant: str | None
+    tier: str
+    name: str | None
+    env: str
+    models: tuple[str, ...] | None
+    scopes: tuple[str, ...]
+    allow_ip: tuple[str, ...]
+    labels: dict[str, str]
+    created_at: int
+    expires_at: int | None
+    last_used_at: int | None
+    disabled: bool
+    revoked_at: int | None
+    version: int
+    pepper: str
+    digest: bytes
+    change_seq: int = 0
+
+    def state(self, now: int) -> State:
+        """Revoked before disabled before expired before active."""
+        if self.revoked_at is not None:
+            return "revoked"
+        if self.disabled:
+            return "disabled"
+        if self.expires_at is not None and self.expires_at <= now:
+            return "expired"
+        return "active"
+
+    def principal(self) -> Principal:
+        """The caller that this key identifies."""
+        return Principal(
+            method="api_key",
+            client=self.client,
+            tier=self.tier,
+            tenant=self.tenant,
+            key_id=self.id,
+            scopes=self.scopes,
+            labels=dict(self.labels),
+            models=self.models,
+            allow_ip=tuple(ip_network(item) for item in self.allow_ip),
+        )
+
+    def public(self, now: int) -> dict[str, Any]:
+        """The stable JSON of a key; never its secret."""
+        return {
+            "id": self.id,
+            "client": self.client,
+            "tenant": self.tenant,
+            "tier": self.tier,
+            "name": self.name,
+            "env": self.env,
+            "models": list(self.models) if self.models is not None else None,
+            "scopes": list(self.scopes),
+            "allow_ip": list(self.allow_ip),
+            "labels": dict(self.labels),
+            "state": self.state(now),
+            "created_at": rfc3339(self.created_at),
+            "expires_at": rfc3339(self.expires_at),
+            "last_used_at": rfc3339(self.last_used_at),
+            "version": self.version,
+        }
+
+
+def rfc3339(millis: int | None) -> str | None:
+    """UTC with milliseconds; None stays None."""
+    if millis is None:
+        return None
+    return datetime.fromtimestamp(millis / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def visible(what: str, value: str) -> str:
+    """Visible ASCII of at most 256 bytes: it travels in a header. UsageError says what to do."""
+    if _VISIBLE.fullmatch(value) is None:
+        raise UsageError(f"{what} must be 1 to 256 visible ASCII characters without spaces: it travels in a header.")
+    return value
+
+
+def listed(what: str, values: tuple[str, ...]) -> tuple[str, ...]:
+    """Items of a list that travels joined by commas."""
+    for value in values:
+        if "," in visible(what, value):
+            raise UsageError(f"{what} must not hold a comma: lists are joined by commas.")
+    if len(values) > MAX_ITEMS or sum(len(value) + 1 for value in values) > 257:
+        raise UsageError(f"{what}: the whole list must fit into 256 bytes.")
+    return tuple(dict.fromkeys(values))
+
+
+def named(value: str | None) -> str | None:
+    """A name for people: printable ASCII, spaces allowed."""
+    if value is not None and _NAME.fullmatch(value) is None:
+        raise UsageError("--name must be 1 to 256 printable ASCII characters.")
+    return value
+
+
+def networks(values: tuple[str, ...]) -> tuple[str, ...]:
+    """CIDR networks in canonical form; a plain address is a network of one."""
+    try:
+        return tuple(str(ip_network(value, strict=False)) for value in values)
+    except ValueError as error:
+        raise UsageError(f"--allow-ip takes addresses and CIDR networks, like 10.0.0.0/8: {error}.") from None
+
+
+def labelled(values: Mapping[str, str]) -> dict[str, str]:
+    """Labels: keys and values for policies and people."""
+    for key, value in values.items():
+        visible("A label's key", key)
+        if value and _NAME.fullmatch(value) is None:
+            raise UsageError("A label's value must be at most 256 printable ASCII characters.")
+    if len(values) > MAX_ITEMS:
+        raise UsageError(f"A key takes at most {MAX_ITEMS} labels.")
+    return dict(values)

@@ -1,0 +1,58 @@
+"""What the identity room needs of a cupboard for keys. Every backend passes one contract suite."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Protocol
+
+from slm_authz.identity.record import KeyRecord
+
+
+class KeyStore(Protocol):
+    """Keys at rest. Every method raises StoreError where the store cannot answer."""
+
+    def insert(self, record: KeyRecord) -> None:
+        """Add a key; an id or digest that is there already is a StoreError."""
+        ...
+
+    def replace(self, records: Iterable[KeyRecord]) -> None:
+        """Write changed keys, all or none."""
+        ...
+
+    def get(self, key_id: str) -> KeyRecord | None:
+        """One key by id."""
+        ...
+
+    def find(self, digest: bytes) -> KeyRecord | None:
+        """The key with that digest."""
+        ...
+
+    def select(
+        self, *, client: str | None = None, tenant: str | None = None, tier: str | None = None, after: str = "", limit: int = 1000
+    ) -> Sequence[KeyRecord]:
+        """Keys in order of id, behind `after`."""
+        ...
+
+    def changed(self) -> bool:
+        """Whether anyone, this process included, has written since `changes` was last read. Cheap: asked once per batch."""
+        ...
+
+    def changes(self, after: int) -> Iterable[KeyRecord]:
+        """Keys whose change_seq is above `after`, in that order."""
+        ...
+
+    def digests(self) -> tuple[set[bytes], int]:
+        """All digests, and the change_seq that they are current for."""
+        ...
+
+    def used(self, seen: Iterable[tuple[str, int]]) -> None:
+        """Note when keys were last used (id, Unix ms); no change that others must read."""
+        ...
+
+    def peppers(self) -> frozenset[str]:
+        """Names of the peppers that records name."""
+        ...
+
+    def close(self) -> None:
+        """Release what is open."""
+        ...

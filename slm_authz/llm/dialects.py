@@ -1,0 +1,66 @@
+"""Which API a path belongs to, and what settlement must know of it. The one table to extend for a new dialect."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final, Literal
+
+import msgspec
+
+from slm_authz.llm import openai
+from slm_authz.llm.ask import Ask
+from slm_authz.reason import Denial
+
+Dialect = Literal["openai", "anthropic", "ollama"]
+
+
+class Route(msgspec.Struct, frozen=True):
+    """An API path. `read` turns a body into an `Ask`; None where no model is asked."""
+
+    api: str
+    dialect: Dialect
+    read: Callable[[bytes], Ask | Denial] | None = None
+
+
+ROUTES: Final[dict[tuple[str, str], Route]] = {
+    ("POST", "/v1/chat/completions"): Route("openai.chat", "openai", openai.read_chat),
+    ("POST", "/v1/completions"): Route("openai.completions", "openai", openai.read_completions),
+    ("POST", "/v1/embeddings"): Route("openai.embeddings", "openai", openai.read_embeddings),
+    ("GET", "/v1/models"): Route("openai.models", "openai"),
+}
+"""The paths of this release, by method and exact path."""
+
+
+class SettlementFacts(msgspec.Struct, frozen=True):
+    """What a dialect's answers say about tokens.
+
+    reports_output: whether its usage has output tokens
+    cumulative:     whether usage seen in a stream that ended early is the use up to there
+    smallest_chunk: least upstream bytes per generated token in a stream: an honest divisor for streams that ended early
+    """
+
+    reports_output: bool
+    cumulative: bool
+    smallest_chunk: int
+
+
+# The smallest chunk that a server can send for one token: `data: {"choices":[{"delta":{"content":"x"}}]}` and two line feeds; real ones
+# carry an id, object, time and model (170 bytes and more). A text completion's is `data: {"choices":[{"text":"x"}]}`.
+_SETTLEMENT: Final[dict[str, SettlementFacts]] = {
+    "openai.chat": SettlementFacts(reports_output=True, cumulative=True, smallest_chunk=50),
+    "openai.completions": SettlementFacts(reports_output=True, cumulative=True, smallest_chunk=36),
+    "openai.embeddings": SettlementFacts(reports_output=False, cumulative=True, smallest_chunk=1),
+}
+_UNKNOWN: Final = SettlementFacts(reports_output=True, cumulative=False, smallest_chunk=1)
+
+
+def settlement_facts(api: str) -> SettlementFacts:
+    """The facts of one API."""
+    return _SETTLEMENT.get(api, _UNKNOWN)
+
+
+def dialect_of(path: str) -> Dialect:
+    """In whose words a refusal on this path is understood."""
+    if path == "/v1/messages" or path.startswith("/v1/messages/"):
+        return "anthropic"
+    return "ollama" if path.startswith("/api/") else "openai"

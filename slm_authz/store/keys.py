@@ -1,0 +1,218 @@
+"""CUPBOARD: keys in SQLite, the embedded default. Implements `identity.store.KeyStore`.
+
+WAL with synchronous=FULL: what a command has reported done survives power loss. Tables: `keys`, `key_versions` (a secret each), `key_use`.
+`change_seq` only grows, so that a reader asks for what came after what it knows; `PRAGMA data_version` tells cheaply that anyone wrote.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from threading import RLock
+from typing import Any, Final, ParamSpec, TypeVar
+
+import msgspec
+
+from slm_authz.errors import StoreError
+from slm_authz.identity.record import KeyRecord
+from slm_authz.store.sqlite import open_database
+
+SCHEMA_VERSION: Final = 1
+_SCHEMA: Final = """
+CREATE TABLE IF NOT EXISTS keys (
+  id TEXT PRIMARY KEY, client TEXT NOT NULL, tenant TEXT, tier TEXT NOT NULL, details BLOB NOT NULL,
+  version INTEGER NOT NULL, change_seq INTEGER NOT NULL) WITHOUT ROWID;
+CREATE UNIQUE INDEX IF NOT EXISTS keys_by_change ON keys (change_seq);
+CREATE INDEX IF NOT EXISTS keys_by_client ON keys (client);
+CREATE TABLE IF NOT EXISTS key_versions (
+  digest BLOB PRIMARY KEY, id TEXT NOT NULL, version INTEGER NOT NULL, pepper TEXT NOT NULL) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS key_versions_by_id ON key_versions (id);
+CREATE TABLE IF NOT EXISTS key_use (id TEXT PRIMARY KEY, last_used_at INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS change (seq INTEGER NOT NULL);
+INSERT INTO change SELECT 0 WHERE NOT EXISTS (SELECT 1 FROM change);
+"""
+_SELECT: Final = """
+SELECT k.id, k.client, k.tenant, k.tier, k.details, k.version, k.change_seq, v.digest, v.pepper, u.last_used_at
+FROM keys k JOIN key_versions v ON v.id = k.id AND v.version = k.version LEFT JOIN key_use u ON u.id = k.id
+"""
+_PAGE: Final = 1000
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class _Details(msgspec.Struct, array_like=True):
+    """Members that nobody selects by. Appending is compatible."""
+
+    name: str | None
+    env: str
+    models: tuple[str, ...] | None
+    scopes: tuple[str, ...]
+    allow_ip: tuple[str, ...]
+    labels: dict[str, str]
+    created_at: int
+    expires_at: int | None
+    disabled: bool
+    revoked_at: int | None
+
+
+_encode: Final = msgspec.msgpack.Encoder().encode
+_decode: Final = msgspec.msgpack.Decoder(_Details).decode
+
+
+def _mapped(function: Callable[P, T]) -> Callable[P, T]:
+    """Foreign errors become StoreError at this edge."""
+
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return function(*args, **kwargs)
+        except sqlite3.IntegrityError as error:
+            raise StoreError("A key with this id or secret exists already.") from error
+        except (sqlite3.Error, msgspec.MsgspecError) as error:
+            raise StoreError(f"The key store cannot answer: {error}.") from error
+
+    return wrapped
+
+
+class SqliteKeyStore:
+    """Keys in one SQLite file; one connection, usable from any thread."""
+
+    def __init__(self, path: Path) -> None:
+        self._connection = open_database(path, _SCHEMA, SCHEMA_VERSION, synchronous="FULL")
+        self._lock = RLock()
+        self._seen_version = -1
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        with self._lock:
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._connection
+                self._connection.execute("COMMIT")
+            except BaseException:
+                self._connection.rollback()
+                raise
+            self._seen_version = -1  # our own writes do not change our data_version
+
+    @_mapped
+    def insert(self, record: KeyRecord) -> None:
+        """Add a key."""
+        with self._transaction() as connection:
+            self._write(connection, record, "INSERT INTO keys VALUES (?, ?, ?, ?, ?, ?, ?)")
+            connection.execute("INSERT INTO key_versions VALUES (?, ?, ?, ?)", (record.digest, record.id, record.version, record.pepper))
+
+    @_mapped
+    def replace(self, records: Iterable[KeyRecord]) -> None:
+        """Write changed keys in one transaction."""
+        with self._transaction() as connection:
+            for record in records:
+                self._write(connection, record, "REPLACE INTO keys VALUES (?, ?, ?, ?, ?, ?, ?)")
+
+    def _write(self, connection: sqlite3.Connection, record: KeyRecord, statement: str) -> None:
+        seq = connection.execute("UPDATE change SET seq = seq + 1 RETURNING seq").fetchone()[0]
+        details = _Details(
+            record.name,
+            record.env,
+            record.models,
+            record.scopes,
+            record.allow_ip,
+            record.labels,
+            record.created_at,
+            record.expires_at,
+            record.disabled,
+            record.revoked_at,
+        )
+        row = (record.id, record.client, record.tenant, record.tier, _encode(details), record.version, seq)
+        connection.execute(statement, row)
+
+    def _rows(self, where: str, values: Sequence[Any]) -> list[KeyRecord]:
+        with self._lock:
+            return [_record(row) for row in self._connection.execute(_SELECT + where, values).fetchall()]
+
+    @_mapped
+    def get(self, key_id: str) -> KeyRecord | None:
+        """One key by id."""
+        return next(iter(self._rows("WHERE k.id = ?", (key_id,))), None)
+
+    @_mapped
+    def find(self, digest: bytes) -> KeyRecord | None:
+        """The key whose current secret has that digest."""
+        return next(iter(self._rows("WHERE v.digest = ?", (digest,))), None)
+
+    @_mapped
+    def select(
+        self, *, client: str | None = None, tenant: str | None = None, tier: str | None = None, after: str = "", limit: int = _PAGE
+    ) -> Sequence[KeyRecord]:
+        """A page of keys in order of id."""
+        where, values = "WHERE k.id > ?", [after]
+        for column, value in (("client", client), ("tenant", tenant), ("tier", tier)):
+            if value is not None:
+                where += f" AND k.{column} = ?"
+                values.append(value)
+        return self._rows(f"{where} ORDER BY k.id LIMIT {limit:d}", values)
+
+    @_mapped
+    def changed(self) -> bool:
+        """Whether anyone has written since `changes` was read (PRAGMA data_version: a few microseconds)."""
+        with self._lock:
+            version = self._connection.execute("PRAGMA data_version").fetchone()[0]
+            return bool(version != self._seen_version)
+
+    @_mapped
+    def changes(self, after: int) -> Iterable[KeyRecord]:
+        """Keys above that change_seq, in its order."""
+        with self._lock:
+            self._seen_version = self._connection.execute("PRAGMA data_version").fetchone()[0]
+            return self._rows("WHERE k.change_seq > ? ORDER BY k.change_seq", (after,))
+
+    @_mapped
+    def digests(self) -> tuple[set[bytes], int]:
+        """All digests, and the change_seq that they are current for."""
+        with self._lock:
+            self._seen_version = self._connection.execute("PRAGMA data_version").fetchone()[0]
+            seq = self._connection.execute("SELECT seq FROM change").fetchone()[0]
+            return {row[0] for row in self._connection.execute("SELECT digest FROM key_versions")}, seq
+
+    @_mapped
+    def used(self, seen: Iterable[tuple[str, int]]) -> None:
+        """Note last uses; nobody has to be told."""
+        with self._lock:
+            self._connection.executemany("REPLACE INTO key_use VALUES (?, ?)", list(seen))
+
+    @_mapped
+    def peppers(self) -> frozenset[str]:
+        """Names of the peppers of all secrets."""
+        with self._lock:
+            return frozenset(row[0] for row in self._connection.execute("SELECT DISTINCT pepper FROM key_versions"))
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._connection.close()
+
+
+def _record(row: Sequence[Any]) -> KeyRecord:
+    key_id, client, tenant, tier, details, version, change_seq, digest, pepper, last_used_at = row
+    more = _decode(details)
+    return KeyRecord(
+        id=key_id,
+        client=client,
+        tenant=tenant,
+        tier=tier,
+        name=more.name,
+        env=more.env,
+        models=more.models,
+        scopes=more.scopes,
+        allow_ip=more.allow_ip,
+        labels=more.labels,
+        created_at=more.created_at,
+        expires_at=more.expires_at,
+        last_used_at=last_used_at,
+        disabled=more.disabled,
+        revoked_at=more.revoked_at,
+        version=version,
+        pepper=pepper,
+        digest=digest,
+        change_seq=change_seq,
+    )

@@ -1,0 +1,42 @@
+"""CUPBOARD: a secret that is made once and kept beside the store (0600). Two processes that race end with the same one."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from slm_authz.errors import StoreError
+from slm_authz.store.sqlite import private_directory, private_file
+
+
+def load_or_make(path: Path, make: Callable[[], bytes]) -> bytes:
+    """The file's content without line end; where it is missing it is made, atomically."""
+    private_directory(path.parent)
+    try:
+        if not path.exists():
+            _create(path, make())
+        private_file(path)
+        secret = path.read_bytes().strip()
+    except OSError as error:
+        raise StoreError(f"{path} cannot be used: {error.strerror}.") from error
+    if not secret:
+        raise StoreError(f"{path} is empty.", "Restore it from a backup: without it no stored key can be verified.")
+    return secret
+
+
+def _create(path: Path, secret: bytes) -> None:
+    # A link to a finished file appears at once, or fails because another process was first: never half a secret.
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    descriptor = os.open(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(secret + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+        try:
+            os.link(draft, path)
+        except FileExistsError:
+            return
+    finally:
+        draft.unlink()
