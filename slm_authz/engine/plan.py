@@ -102,6 +102,8 @@ def _walk(planned: Plan, request: RequestContext, rules: Rules, distrusted: Abst
     if isinstance(found, Denial):
         return found
     planned.strip_headers, planned.strip_query = found.headers, found.query
+    if request.foreign:
+        planned.strip_headers += request.foreign
     if entry is None or entry.needs_identity:
         refused = _identify(planned, request, found, rules, address)
         if refused is not None or planned.deferred is not None:

@@ -32,6 +32,7 @@ class RequestContext(msgspec.Struct):
     traceparent: W3C trace context of the gateway's own span, from the RPC's metadata; else None
     remaining:   seconds until the RPC's deadline when it was received; None: no deadline
     received:    time.perf_counter_ns() at reception, for `latency_ms`
+    foreign:     names of client headers that claim to be ours (`x-slm-…`, `x_slm_…`); none of them is ever believed
     """
 
     method: str
@@ -45,6 +46,7 @@ class RequestContext(msgspec.Struct):
     traceparent: str | None = None
     remaining: float | None = None
     received: int = 0
+    foreign: tuple[str, ...] = ()
 
 
 class Arrival(msgspec.Struct, eq=False):
