@@ -1,0 +1,79 @@
+"""Outcome + CallFacts → AuditEvent: the public record. Pure.
+
+Strings are capped and control characters escaped, so that a line stays a line. A refusal charged nothing: 0 tokens, `usage_source: none`.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+from typing import Final
+
+from slm_authz.audit.event import AuditEvent, CallFacts, unpack
+from slm_authz.quota.outcome import Outcome
+from slm_authz.units import format_money
+
+CAP: Final = 512
+_PARENT: Final = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2}).*")
+_NO_TRACE: Final = "0" * 32
+
+
+def trace_parent(traceparent: str | None) -> tuple[str, str, int] | None:
+    """(trace id, span id, flags) of a W3C traceparent; None where it is absent or invalid."""
+    match = _PARENT.fullmatch(traceparent) if traceparent else None
+    if match is None or match[1] == _NO_TRACE or match[2] == "0" * 16:
+        return None
+    return match[1], match[2], int(match[3], 16)
+
+
+def _text(value: str | None) -> str | None:
+    if value is None:
+        return None
+    if not value.isprintable():
+        value = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in value)
+    return value if len(value) <= CAP else value[: CAP - 1] + "…"
+
+
+def time_of(millis: int) -> str:
+    """RFC 3339 in UTC, with milliseconds."""
+    return datetime.fromtimestamp(millis / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def finish(outcome: Outcome) -> tuple[AuditEvent, CallFacts]:
+    """The event, and the facts that it was made of."""
+    facts = unpack(outcome.memo)
+    summary = outcome.event == "summary"
+    latency = outcome.latency_us if outcome.latency_us is not None else facts.latency_us
+    refused = facts.outcome != "allow"
+    parent = trace_parent(facts.traceparent)
+    event = AuditEvent(
+        time=time_of(facts.time),
+        event=outcome.event,
+        count=outcome.count,
+        decision_id=None if summary else facts.decision_id,
+        request_id=_text(facts.request_id) or None,
+        trace_id=parent[0] if parent is not None else None,
+        identity=facts.identity,
+        client=_text(facts.client),
+        tenant=_text(facts.tenant),
+        tier=_text(facts.tier),
+        key_id=_text(facts.key_id),
+        api=facts.api,
+        model=_text(facts.model),
+        path=_text(facts.path) or None,
+        source=_text(facts.source) or None,
+        outcome=facts.outcome,
+        reason=facts.reason,
+        limit=facts.limit,
+        shadow=tuple(facts.shadow),
+        status=facts.status if facts.status is not None else outcome.status,
+        latency_ms=None if summary else latency / 1000,
+        attempts=outcome.attempts,
+        input_tokens=0 if refused else outcome.input_tokens,
+        output_tokens=0 if refused else outcome.output_tokens,
+        usage_source=outcome.source,
+        cost="0" if refused else format_money(outcome.cost) if outcome.cost is not None else None,
+        currency=facts.currency or None,
+        config=facts.config,
+    )
+    return event, facts
