@@ -55,7 +55,7 @@ def attributes(event: AuditEvent, facts: CallFacts, outcome: Outcome) -> dict[st
     named: dict[str, Attribute] = {}
     for name, member in _NAMES.items():
         value = getattr(event, member)
-        if value is not None and value != () and value != "":
+        if value is not None and value not in ((), ""):
             named[name] = value
     if facts.method:
         named["http.request.method"] = facts.method

@@ -45,8 +45,8 @@ def run(args: argparse.Namespace) -> int:
 def _check(args: argparse.Namespace) -> int:
     import os
 
-    from slm_authz.app import load_all
     from slm_authz.cli.output import json_line, paint
+    from slm_authz.compose import load_all
     from slm_authz.errors import ConfigError
 
     path = config_path(args)
@@ -71,8 +71,8 @@ def _check(args: argparse.Namespace) -> int:
 def _show(args: argparse.Namespace) -> int:
     import os
 
-    from slm_authz.app import load_all
     from slm_authz.cli.output import json_line
+    from slm_authz.compose import load_all
     from slm_authz.errors import ConfigError
     from slm_authz.settings.show import as_yaml, public
 

@@ -63,6 +63,7 @@ class Engine:
         self.counters = counters
         self.ready = False
         self.audit_available = True
+        self.audit_ok: Callable[[], bool] = lambda: True
         self._keys = keys
         self._signer = signer
         self._metrics = metrics

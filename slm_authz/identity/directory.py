@@ -60,7 +60,7 @@ class KeyDirectory:
 
     def __init__(self, store: KeyStore, pepper: Pepper) -> None:
         self._store = store
-        self._pepper = pepper
+        self.pepper = pepper
         self._digests, self._seq = store.digests()
         self._by_sha: dict[bytes, _Known] = {}
         self._by_id: dict[str, _Known] = {}
@@ -108,7 +108,7 @@ class KeyDirectory:
     def _look_up(self, key: str, sha: bytes) -> _Known | Denial:
         if parse(key) is None:
             return MALFORMED
-        digest = self._pepper.digest(sha)
+        digest = self.pepper.digest(sha)
         if digest not in self._digests:
             return UNKNOWN
         try:

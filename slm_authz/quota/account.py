@@ -11,7 +11,7 @@ import msgspec
 
 from slm_authz.identity.principal import Principal
 from slm_authz.policy.table import ModelEntry, Permit
-from slm_authz.quota.limit import CONCURRENT, GCRA, SEPARATOR, Limit, compile_limit
+from slm_authz.quota.limit import SEPARATOR, Limit, compile_limit
 from slm_authz.settings.patterns import matches
 from slm_authz.settings.schema import Settings
 
@@ -40,7 +40,8 @@ class Account(msgspec.Struct, frozen=True, eq=False):
     on_outage: str
 
 
-def _subject(by: str, principal: Principal, model: str, address: str) -> str:
+def subject_of(by: str, principal: Principal, model: str, address: str) -> str:
+    """Who a limit counts: a client is (tenant, client); no tenant: the client is its own; no key id: the key is the client."""
     tenant = principal.tenant or principal.client
     if by == "tenant":
         return tenant
@@ -115,7 +116,7 @@ class QuotaTable:
     def _compile(self, limits: tuple[Limit, ...], principal: Principal, model: str, address: str) -> Account:
         lines: dict[str, Line] = {}
         for limit in limits:
-            key = f"{limit.stem}{SEPARATOR}{_subject(limit.by, principal, model, address)}"
+            key = f"{limit.stem}{SEPARATOR}{subject_of(limit.by, principal, model, address)}"
             known = lines.get(key)
             if known is None or limit.shown_size < known.limit.shown_size:
                 lines[key] = Line(key, _quote(key), limit, limit.kind, limit.algorithm)
@@ -134,5 +135,3 @@ class _Cached(msgspec.Struct, eq=False):
 
 NOTHING = Account(own=(), shared=(), on_outage="allow")
 """A call that no limit counts: a path without a model."""
-
-__all__ = ["CONCURRENT", "GCRA", "NOTHING", "Account", "Line", "QuotaTable"]

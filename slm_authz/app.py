@@ -1,0 +1,267 @@
+"""Composition root: the one place that knows every room. Enters: a configuration file, the environment. Leaves: a running service."""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import signal
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from threading import Event
+from typing import Any, Literal
+
+from slm_authz import __version__
+from slm_authz.admin import api, health
+from slm_authz.admin.server import HttpServer, Site
+from slm_authz.audit import metrics
+from slm_authz.audit.file_sink import FileSink
+from slm_authz.audit.recorder import Recorder
+from slm_authz.audit.sink import AuditSink
+from slm_authz.audit.summary import SummaryGate
+from slm_authz.compose import build_rules, caller_of, load_all, open_keys
+from slm_authz.engine import Engine
+from slm_authz.errors import ConfigError, SlmAuthzError, StoreError
+from slm_authz.housekeeping import Housekeeper
+from slm_authz.identity.directory import KeyDirectory
+from slm_authz.identity.lifecycle import Lifecycle
+from slm_authz.ids import DecisionIds
+from slm_authz.plugins import make
+from slm_authz.quota import usage
+from slm_authz.quota.hold import Signer
+from slm_authz.quota.window import Calendar
+from slm_authz.request.address import network
+from slm_authz.settings.address import parse_address
+from slm_authz.settings.load import SINK_GROUP, Loaded, database
+from slm_authz.settings.schema import FileSink as FileSinkSettings
+from slm_authz.settings.schema import OtlpSink, Settings
+from slm_authz.settings.watch import Watch
+from slm_authz.store.journal import SqliteJournal
+from slm_authz.store.keys import SqliteKeyStore
+from slm_authz.store.lock import StoreLock
+from slm_authz.store.memory import MemoryCounters
+from slm_authz.store.secret_file import load_or_make
+from slm_authz.wire.server import Server
+
+log = logging.getLogger(__name__)
+FLUSH_S = 0.3
+"""One flush interval of Envoy's access log, and a little: the last entries come after the last calls."""
+
+
+def now_ms() -> int:
+    """The one wall clock of the service."""
+    return time.time_ns() // 1_000_000
+
+
+class Service:
+    """Everything that `serve` runs. Construct, `start`, and `stop`; or `run` until a signal comes."""
+
+    def __init__(self, path: Path, env: Mapping[str, str], *, transport: Literal["auto", "native", "grpcio"] = "auto") -> None:
+        self._env = env
+        self._loaded = load_all(path, env)
+        settings = self._loaded.settings
+        base = database(settings)
+        self._lock = StoreLock(base.with_suffix(".lock"))
+        self.store, pepper = open_keys(settings, env)
+        self._viewer = SqliteKeyStore(base)
+        self.directory = KeyDirectory(self.store, pepper)
+        self.signer = Signer(pepper.derive(b"hold"))
+        journal = SqliteJournal(base.with_suffix(".journal.db"), base.with_suffix(".counters.db"))
+        self.counters = MemoryCounters(self.signer, Calendar(settings.time_zone), settings.metering.lease, journal)
+        self.metrics = metrics.Metrics(
+            {"holds_outstanding": lambda: self.counters.outstanding, "store_up": lambda: float(self._store_up())}
+        )
+        self.engine = Engine(
+            build_rules(self._loaded, self.directory),
+            self.counters,
+            self.directory,
+            self.signer,
+            self.metrics,
+            SummaryGate(network),
+            ticks=time.perf_counter_ns,
+            new_id=DecisionIds(os.urandom),
+            jitter=random.random,
+        )
+        self._describe(self._loaded)
+        self._spans: Any = None
+        self.recorder = self._recorder(settings)
+        self.engine.audit_ok = lambda: self.recorder.available
+        self.server = Server(
+            self.engine,
+            parse_address(settings.listen.grpc).target,
+            max_body=settings.listen.max_body,
+            clock=now_ms,
+            ticks=time.perf_counter_ns,
+            transport=transport,
+        )
+        token = env.get("SLM_AUTHZ_ADMIN_TOKEN") or _token(base, env)
+        self.http = HttpServer(
+            [
+                _site(
+                    "admin",
+                    settings.listen.admin,
+                    api.create_app(token, settings.listen.admin_hosts, self.usage, self.warnings, __version__),
+                ),
+                _site("health", settings.listen.health, health.create_app(self.readiness, self.metrics.render, metrics.CONTENT_TYPE)),
+            ]
+        )
+        self._watch = Watch((path, *self._loaded.files))
+        self._reload_error: str | None = None
+        self._reload_due = Event()
+        self._stopping = Event()
+        self.housekeeper = Housekeeper(self, now_ms)
+
+    def _recorder(self, settings: Settings) -> Recorder:
+        sinks: list[AuditSink] = []
+        written: set[str] = set()
+        for sink in settings.audit.sinks:
+            if isinstance(sink, FileSinkSettings):
+                file = FileSink(sink.file, rotate=sink.rotate, keep=sink.keep, max_total=sink.max, clock=now_ms)
+                written |= file.recent_ids()
+                sinks.append(file)
+            elif isinstance(sink, OtlpSink):
+                from slm_authz.audit.otel import SpanExport
+
+                self._spans = SpanExport(settings.telemetry.otlp_endpoint, settings.telemetry.sample_ratio, __version__)
+            else:
+                sinks.append(make(SINK_GROUP, sink.kind, sink.options, AuditSink))
+        return Recorder(
+            self.counters,
+            sinks,
+            drop=settings.audit.on_failure == "drop",
+            dropped=self._dropped,
+            written=written,
+            spans=self._spans.export if self._spans is not None else None,
+        )
+
+    def _dropped(self, count: int) -> None:
+        self.metrics.dropped_total += count
+
+    # -- life
+
+    def start(self) -> None:
+        """Open all doors; ready when this returns."""
+        self.recorder.start()
+        self.housekeeper.start()
+        self.http.start()
+        self.server.start()
+        self.engine.ready = True
+        log.info(
+            "serving gRPC on %s, health on port %s, configuration %s", self.server.address, self.http.ports["health"], self._loaded.digest
+        )
+
+    def stop(self) -> None:
+        """Drain as Envoy expects it, flush audit and settlements, close."""
+        self.server.drain(self._loaded.settings.listen.drain / 1000, FLUSH_S)
+        self.housekeeper.stop()
+        self.engine.lapse(now_ms())
+        self.recorder.stop()
+        if self._spans is not None:
+            self._spans.close()
+        self.http.stop()
+        self.counters.close(now_ms())
+        self.store.close()
+        self._viewer.close()
+        self._lock.release()
+
+    def run(self) -> int:
+        """Serve until SIGTERM or SIGINT."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: self._stopping.set())
+        signal.signal(signal.SIGHUP, lambda *_: self._reload_due.set())
+        self.start()
+        while not self._stopping.wait(0.25):
+            if self._watch.changed() or self._reload_due.is_set():
+                self._reload_due.clear()
+                self.reload()
+        log.info("stopping: calls are taken for %.1f s more", self._loaded.settings.listen.drain / 1000)
+        self.stop()
+        return 0
+
+    # -- configuration
+
+    def reload(self) -> bool:
+        """Read the file again. A bad one leaves the old one serving, and says so in log, metric and readiness."""
+        try:
+            loaded = load_all(self._loaded.path, self._env)
+            fixed = _fixed_at_start(self._loaded.settings, loaded.settings)
+            rules = build_rules(loaded, self.directory)
+        except SlmAuthzError as error:
+            problems = error.problems if isinstance(error, ConfigError) else ()
+            first = next((f"line {p.line}: {p.message}" for p in problems if p.severity == "error"), str(error))
+            self._reload_error = f"the file was refused, the old configuration serves on: {first}"
+            self.metrics.reload_failures_total += 1
+            log.error("%s", self._reload_error)
+            return False
+        for name in fixed:
+            log.warning("%s changed; that takes a restart", name)
+        self.counters.calendar = Calendar(loaded.settings.time_zone)
+        self.counters.set_lease(loaded.settings.metering.lease, now_ms())
+        self.engine.rules = rules
+        self._loaded = loaded
+        self._watch = Watch((loaded.path, *loaded.files))
+        self._reload_error = None
+        self._describe(loaded)
+        log.info("configuration %s is in force", loaded.digest)
+        return True
+
+    def _describe(self, loaded: Loaded) -> None:
+        self.metrics.digest = loaded.digest
+        self.metrics.limits = self.engine.rules.quota.names | {policy.name for policy in loaded.settings.policies}
+
+    # -- what others ask
+
+    def _store_up(self) -> bool:
+        return self.directory.ok and self.counters.healthy
+
+    def warnings(self) -> list[str]:
+        """What the operator should know."""
+        return [text for text in (self._reload_error, self.housekeeper.unwired, self._audit_trouble()) if text is not None]
+
+    def _audit_trouble(self) -> str | None:
+        return None if self.recorder.available else "an audit sink does not take events; they wait in the store"
+
+    def readiness(self) -> dict[str, Any]:
+        """The detail of /readyz: no names of clients, keys or tenants."""
+        store = self._store_up()
+        return {
+            "ready": self.engine.ready and store and not self._stopping.is_set(),
+            "version": __version__,
+            "config": {"digest": self._loaded.digest, "error": self._reload_error},
+            "store": "ok" if store else "down",
+            "audit": self._audit_trouble() or "ok",
+            "access_log": self.housekeeper.unwired or "ok",
+        }
+
+    def usage(self, query: usage.UsageQuery) -> Any:
+        """Rows of `usage`."""
+        rules = self.engine.rules
+        life = Lifecycle(self._viewer, self.directory.pepper, os.urandom)
+        records = (record for record in life.every(client=query.client, tenant=query.tenant) if query.key in (None, record.id))
+        callers = [record.principal() for record in records if record.revoked_at is None]
+        anonymous = caller_of(self._loaded.settings)
+        if anonymous is not None and query.client in (None, anonymous.client) and query.key is None:
+            callers.append(anonymous)
+        counters = self.counters
+        return usage.rows(rules.quota, callers, counters.keys, counters.states, Calendar(self._loaded.settings.time_zone), query, now_ms())
+
+
+def _site(name: str, text: str, app: Any) -> Site:
+    address = parse_address(text)
+    return Site(name, app, address.host, address.port, address.path)
+
+
+def _token(base: Path, env: Mapping[str, str]) -> str:
+    path = env.get("SLM_AUTHZ_ADMIN_TOKEN_FILE")
+    if path is not None:
+        try:
+            return Path(path).read_text().strip()
+        except OSError as error:
+            raise StoreError(f"SLM_AUTHZ_ADMIN_TOKEN_FILE cannot be read: {error.strerror}.") from error
+    return load_or_make(base.with_name("admin.token"), lambda: os.urandom(32).hex().encode()).decode()
+
+
+def _fixed_at_start(old: Settings, new: Settings) -> list[str]:
+    """Sections that a reload cannot change."""
+    return [name for name in ("listen", "store", "audit", "telemetry") if getattr(old, name) != getattr(new, name)]

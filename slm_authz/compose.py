@@ -1,0 +1,91 @@
+"""Joins rooms for whoever needs a part of the house: the service, and commands that work on its files."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from slm_authz.engine.rules import Rules
+from slm_authz.errors import ConfigError
+from slm_authz.identity import pepper
+from slm_authz.identity.directory import KeyDirectory
+from slm_authz.identity.lifecycle import check_pepper
+from slm_authz.identity.principal import IdentityMethod, Principal
+from slm_authz.identity.resolver import Resolver
+from slm_authz.plugins import make
+from slm_authz.policy.compiler import compile_policies, problems
+from slm_authz.policy.paths import PathTable
+from slm_authz.policy.table import Table
+from slm_authz.quota.account import QuotaTable
+from slm_authz.request.credential import Finder, Place
+from slm_authz.settings.load import IDENTITY_GROUP, Loaded, database, line_of, load
+from slm_authz.settings.problems import Problem
+from slm_authz.settings.schema import DEFAULT_PLACES, Settings
+from slm_authz.store.keys import SqliteKeyStore
+from slm_authz.store.secret_file import load_or_make
+
+
+def load_all(path: Path | str, env: Mapping[str, str]) -> Loaded:
+    """`load`, and what only a compiler can tell of the policies. ConfigError carries all of it."""
+    policies: list[Problem] = []
+    try:
+        loaded = load(path, env)
+    except ConfigError as error:
+        raise error from None
+    for index, message, fix in problems(loaded.settings.policies):
+        place = f"policies.{index}.when"
+        policies.append(Problem("error", line_of(loaded.lines, place), place, message, fix))
+    if policies:
+        raise ConfigError(f"The configuration {path} has problems.", (*loaded.warnings, *policies))
+    return loaded
+
+
+def open_keys(settings: Settings, env: Mapping[str, str]) -> tuple[SqliteKeyStore, pepper.Pepper]:
+    """The embedded key store and its pepper, made where they are missing; a pepper that does not fit is an error."""
+    base = database(settings)
+    secret = pepper.load(env, lambda: load_or_make(base.with_name("pepper"), lambda: os.urandom(32).hex().encode()))
+    store = SqliteKeyStore(base)
+    check_pepper(store, secret)
+    return store, secret
+
+
+def caller_of(settings: Settings) -> Principal | None:
+    """The principal of callers without a credential, where the file says so."""
+    for entry in settings.identity:
+        if entry.anonymous is not None:
+            return Principal("anonymous", "anonymous", entry.anonymous.tier)
+    return None
+
+
+def build_rules(loaded: Loaded, directory: KeyDirectory) -> Rules:
+    """One configuration, compiled."""
+    settings = loaded.settings
+    places: list[Place] = []
+    keys = None
+    plugins: list[tuple[str, IdentityMethod]] = []
+    for entry in settings.identity:
+        if entry.api_key is not None:
+            keys = directory
+            places.extend(Place(p.header.lower() if p.header else None, p.scheme, p.query, p.cookie) for p in entry.api_key.places)
+        elif entry.anonymous is None:
+            options = (entry.model_extra or {}).get(entry.kind) or {}
+            plugins.append((entry.kind, make(IDENTITY_GROUP, entry.kind, options, IdentityMethod)))
+    if not places:  # plugins look where API keys would stand, and what stands there never reaches the upstream
+        places.extend(Place(p.header, p.scheme) for p in DEFAULT_PLACES)
+    address = settings.client_address
+    return Rules(
+        digest=loaded.digest,
+        resolver=Resolver(Finder(places), keys, plugins, caller_of(settings)),
+        table=Table.build(settings),
+        paths=PathTable(settings.paths),
+        policies=compile_policies(settings.policies),
+        quota=QuotaTable(settings),
+        trusted_hops=address.trusted_hops if address.source == "xff" else None,
+        max_body=settings.listen.max_body,
+        currency=settings.currency,
+        strict=settings.metering.bound == "strict",
+        usage=settings.metering.usage_from != "none",
+        settle_wait_ms=settings.metering.settle_wait,
+        deny_without_audit=settings.audit.on_failure == "deny",
+    )
