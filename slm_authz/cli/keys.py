@@ -242,14 +242,8 @@ def _revoke(args: argparse.Namespace, life: Any, _: Any, now: int) -> int:
 
     if bool(args.ids) == bool(args.client):
         raise UsageError("Name key ids, or --client C.")
-    if args.client:
-        records = life.revoke_client(args.client, now, dry_run=args.dry_run)
-    else:
-        records = life.revoke(tuple(args.ids), now, dry_run=args.dry_run)
+    by_client, by_id = life.revoke_client, life.revoke
+    records = by_client(args.client, now, dry_run=args.dry_run) if args.client else by_id(tuple(args.ids), now, dry_run=args.dry_run)
     if args.output == "table":
-        print(
-            f"{len(records)} keys {'would be ' if args.dry_run else ''}revoked"
-            if len(records) != 1
-            else f"1 key {'would be ' if args.dry_run else ''}revoked"
-        )
+        print(f"{len(records)} {'key' if len(records) == 1 else 'keys'} {'would be ' if args.dry_run else ''}revoked")
     return _shown(args, records, now, many=True) if records or args.output == "json" else 0
