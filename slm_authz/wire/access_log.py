@@ -1,13 +1,17 @@
 """Access log service v3: what Envoy reports about the end of calls → `Evidence` (envoy/service/accesslog/v3/als.proto).
 
-Only DownstreamEnd settles and DownstreamPeriodic renews; entries of other types, of TCP, or without a hold of ours are counted. A
-malformed entry never ends the stream: the entries behind it are somebody's money.
+Only DownstreamEnd settles and DownstreamPeriodic renews; entries of other types (NotSet of old Envoys too), of TCP, or without a hold of
+ours are counted. A malformed entry never ends the stream: the entries behind it are somebody's money.
 """
+
+# ruff: noqa: BLE001 - whatever one entry or message does to us, the next one is taken
 
 from __future__ import annotations
 
-import logging
+import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import suppress
 from typing import Any, Final
 
 import grpc
@@ -16,14 +20,15 @@ from envoy.service.accesslog.v3 import als_pb2
 from google.protobuf.message import DecodeError
 
 from slm_authz.quota.evidence import Evidence
-
-log = logging.getLogger(__name__)
+from slm_authz.wire.complaints import Complaints
 
 SERVICE: Final = "envoy.service.accesslog.v3.AccessLogService"
+LONGEST: Final = 16 << 20
+"""A message of more bytes is not read. Envoy's own buffer is 16 KiB (`buffer_size_bytes`)."""
+
 _DECISION: Final = "envoy.filters.http.ext_authz"
 _USAGE: Final = "slm.usage"
 _KINDS: Final = {accesslog_pb2.DownstreamEnd: "end", accesslog_pb2.DownstreamPeriodic: "periodic"}
-_FLAGS: Final = [field.name for field in accesslog_pb2.ResponseFlags.DESCRIPTOR.fields]
 _parse: Final = als_pb2.StreamAccessLogsMessage.FromString
 _RESPONSE: Final[bytes] = als_pb2.StreamAccessLogsResponse().SerializeToString()
 _MAX_EXACT: Final = 2**53
@@ -32,48 +37,47 @@ Settle = Callable[[Sequence[Evidence]], None]
 Unmatched = Callable[[int, str, str], None]
 
 
-def evidence(entry: Any) -> Evidence | None:
-    """One HTTPAccessLogEntry; None where it carries no hold or is of a type that does not settle."""
+def evidence(entry: Any) -> Evidence | str:
+    """One HTTPAccessLogEntry; or why it settles nothing: `type`, `no_hold`, `refused` (a refusal of ours, which held nothing)."""
     common = entry.common_properties
     kind = _KINDS.get(common.access_log_type)
     if kind is None:
-        return None
+        return "type"
     metadata = common.metadata.filter_metadata
     if _DECISION not in metadata:
-        return None
+        return "no_hold"
     members = metadata[_DECISION].fields
     if "slm" not in members:
-        return None
-    hold = members["slm"].struct_value.fields["hold"].string_value
-    if not hold:
-        return None
+        return "no_hold"
+    ours = members["slm"].struct_value.fields
+    if "hold" not in ours or not (hold := ours["hold"].string_value):
+        return "refused" if "decision_id" in ours else "no_hold"
     tokens_in = tokens_out = None
     if _USAGE in metadata:
         usage = metadata[_USAGE].fields
         tokens_in, tokens_out = _figure(usage, "input_tokens"), _figure(usage, "output_tokens")
     response = entry.response
-    flags = _set_flags(common) if common.HasField("response_flags") else ()
+    # Envoy sends the message of flags always, mostly empty. A flag that is newer than our stubs has no name here, but takes room.
+    flagged = common.response_flags.ByteSize() > 0
     details = response.response_code_details
     return Evidence(
         hold,
         kind,  # type: ignore[arg-type]
         response.response_code.value,
         details,
-        bool(flags),
-        flags,
-        common.HasField("time_to_first_upstream_tx_byte"),
-        details == "via_upstream" and not flags,
+        flagged,
+        tuple(field.name for field, _ in common.response_flags.ListFields()) if flagged else (),
+        # Connect failure, no healthy host and overflow leave both unset: that, not their flags, says that no prompt has left.
+        common.HasField("time_to_first_upstream_tx_byte") or common.HasField("time_to_first_upstream_rx_byte"),
+        details == "via_upstream" and not flagged,
+        # Wire bytes count headers, body and framing of all attempts; headers are told apart, HTTP/1 chunk sizes and HTTP/2 frame
+        # headers are not. So this is at least the body, and an estimate from it errs towards the bound.
         max(0, common.upstream_wire_bytes_received - response.upstream_header_bytes_received),
         tokens_in,
         tokens_out,
         common.upstream_request_attempt_count,
         common.duration.seconds * 1000 + common.duration.nanos // 1_000_000,
     )
-
-
-def _set_flags(common: Any) -> tuple[str, ...]:
-    flags = common.response_flags
-    return tuple(name for name in _FLAGS if (flags.HasField(name) if name == "unauthorized_details" else getattr(flags, name)))
 
 
 def _figure(usage: Any, name: str) -> int | None:
@@ -90,43 +94,64 @@ def _figure(usage: Any, name: str) -> int | None:
 class AccessLog:
     """The service, as a handler for grpc.aio. `settle` is called once per message."""
 
-    def __init__(self, settle: Settle, unmatched: Unmatched) -> None:
+    def __init__(self, settle: Settle, unmatched: Unmatched, complain: Complaints) -> None:
         self._settle = settle
         self._unmatched = unmatched
-        self.streams = 0
+        self._complain = complain
+        self._finished = asyncio.Event()
 
     def handler(self) -> grpc.GenericRpcHandler:
         """StreamAccessLogs, bytes in and out."""
         return grpc.method_handlers_generic_handler(SERVICE, {"StreamAccessLogs": grpc.stream_unary_rpc_method_handler(self._stream)})
 
+    def finish(self) -> None:
+        """The streams return, so that gateways see an end and not a failure. On the event loop."""
+        self._finished.set()
+
     async def _stream(self, messages: AsyncIterator[bytes], _: Any) -> bytes:
-        self.streams += 1
+        reader = asyncio.ensure_future(self._read(messages))
+        finished = asyncio.ensure_future(self._finished.wait())
         try:
-            async for message in messages:
-                try:
-                    self.take(message)
-                except Exception:
-                    log.exception("a message of the access log could not be taken")
+            await asyncio.wait((reader, finished), return_when=asyncio.FIRST_COMPLETED)
         finally:
-            self.streams -= 1
+            finished.cancel()
+            reader.cancel()
+            with suppress(asyncio.CancelledError):
+                await reader
         return _RESPONSE
+
+    async def _read(self, messages: AsyncIterator[bytes]) -> None:
+        async for message in messages:
+            try:
+                self.take(message)
+            except Exception as error:
+                self._complain("a message of the access log could not be taken", error)
 
     def take(self, message: bytes) -> None:
         """Account for one message."""
+        if len(message) > LONGEST:
+            self._unmatched(1, "too_long", "")
+            return
         try:
             parsed = _parse(message)
         except DecodeError:
             self._unmatched(1, "unreadable", "")
             return
-        if parsed.HasField("tcp_logs"):
-            self._unmatched(len(parsed.tcp_logs.log_entry), "tcp", "")
-            return
         entries: list[Evidence] = []
+        others: Counter[tuple[str, str]] = Counter()
         for entry in parsed.http_logs.log_entry:
-            found = evidence(entry)
-            if found is not None:
-                entries.append(found)
+            try:
+                found = evidence(entry)
+            except Exception as error:
+                self._complain("an access log entry could not be read", error)
+                found = "unreadable"
+            if isinstance(found, str):
+                others[found, entry.response.response_code_details] += 1
             else:
-                self._unmatched(1, "no_hold", entry.response.response_code_details)
+                entries.append(found)
         if entries:
             self._settle(entries)
+        for (reason, details), count in others.items():
+            self._unmatched(count, reason, details)
+        if parsed.HasField("tcp_logs"):
+            self._unmatched(len(parsed.tcp_logs.log_entry), "tcp", "")

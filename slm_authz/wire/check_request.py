@@ -16,7 +16,6 @@ from slm_authz.reason import Denial, Reason
 from slm_authz.request import RequestContext
 
 _parse: Final = external_auth_pb2.CheckRequest.FromString
-_OURS: Final = re.compile(rb"x[-_]slm[-_]", re.IGNORECASE)
 _OUR_NAME: Final = re.compile(r"x[-_]slm[-_]", re.IGNORECASE)
 
 UNREADABLE: Final = Denial(Reason.MALFORMED_REQUEST, "The gateway sent a call that cannot be read.")
@@ -49,12 +48,14 @@ def decode(payload: bytes, *, traceparent: str | None, remaining: float | None, 
         traceparent,
         remaining,
         received,
-        _foreign(headers) if _OURS.search(payload) is not None else (),
+        foreign_headers(headers),
     )
 
 
-def _foreign(headers: Mapping[str, str]) -> tuple[str, ...]:
-    """Client headers that look like ours, in any spelling."""
+def foreign_headers(headers: Mapping[str, str]) -> tuple[str, ...]:
+    """Names of client headers that look like ours, in any spelling. Looks at names only: a look at the body would cost what it is long."""
+    if "slm" not in "\n".join(headers).lower():
+        return ()
     return tuple(name for name in headers if _OUR_NAME.match(name) is not None)
 
 
@@ -65,7 +66,7 @@ def _merge(headers: Mapping[str, str], pairs: Any) -> tuple[Mapping[str, str], f
     seen: set[str] = set()
     for pair in pairs:
         name = pair.key.lower()
-        value = pair.value or pair.raw_value.decode("latin-1")
+        value = pair.value or pair.raw_value.decode("utf-8", "replace")  # what is not UTF-8 has no place in a Struct or a log
         if name in seen:
             repeated.add(name)
             merged[name] = f"{merged[name]},{value}"

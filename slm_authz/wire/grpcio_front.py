@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections import deque
+from collections.abc import Callable
 from threading import Condition
 from typing import Any
 
@@ -14,10 +15,14 @@ from slm_authz.wire.seam import CHECK, Incoming
 
 
 class GrpcioTransport:
-    """The same seam as the batch front. `handler` is added to the grpc.aio server that serves everything else on the port."""
+    """The same seam as the batch front. `handler` belongs to the grpc.aio server that serves everything on the port.
 
-    def __init__(self) -> None:
-        self._queue: deque[Incoming] = deque()
+    `ticks` is a monotonic clock in nanoseconds: a call's time goes on while it is queued.
+    """
+
+    def __init__(self, ticks: Callable[[], int]) -> None:
+        self._ticks = ticks
+        self._queue: deque[tuple[Incoming, int]] = deque()
         self._ready = Condition()
         self._answers: dict[int, asyncio.Future[bytes]] = {}
         self._calls = itertools.count(1)
@@ -34,11 +39,14 @@ class GrpcioTransport:
         call = next(self._calls)
         answer: asyncio.Future[bytes] = self._loop.create_future()
         self._answers[call] = answer
-        traceparent = next((value for name, value in context.invocation_metadata() or () if name == "traceparent"), None)
+        traceparent = None
+        for name, value in context.invocation_metadata() or ():
+            if name == "traceparent":
+                traceparent = value
         self._put(Incoming(call, payload, traceparent, context.time_remaining()))
         try:
             return await answer
-        except asyncio.CancelledError:
+        except asyncio.CancelledError:  # the caller has gone, or its deadline has passed
             self._put(Incoming(call, None))
             raise
         finally:
@@ -46,7 +54,7 @@ class GrpcioTransport:
 
     def _put(self, incoming: Incoming) -> None:
         with self._ready:
-            self._queue.append(incoming)
+            self._queue.append((incoming, self._ticks()))
             self._ready.notify()
 
     def start(self) -> None:
@@ -57,10 +65,14 @@ class GrpcioTransport:
         with self._ready:
             if not self._queue and not self._closed:
                 self._ready.wait(timeout_ms / 1000)
-            batch: list[Incoming] = []
-            while self._queue and len(batch) < most:
-                batch.append(self._queue.popleft())
-            return None if self._closed and not batch else batch
+            batch = [self._queue.popleft() for _ in range(min(most, len(self._queue)))]
+            if not batch and self._closed:
+                return None
+        now = self._ticks()
+        for incoming, queued in batch:
+            if incoming.remaining is not None:
+                incoming.remaining = max(0.0, incoming.remaining - (now - queued) / 1e9)
+        return [incoming for incoming, _ in batch]
 
     def respond(self, call: int, payload: bytes) -> bool:
         """Answer a call on the loop that waits for it."""

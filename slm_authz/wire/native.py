@@ -7,18 +7,14 @@ from __future__ import annotations
 
 from pygrpc_native import EVENT_CALL, NativeGrpcFront
 
-from slm_authz.errors import PortTaken
 from slm_authz.wire.seam import CHECK, Incoming
 
 
 class NativeTransport:
-    """`target` is `host:port` or `unix:PATH`; `fallback` the path of the Unix socket of the grpcio server."""
+    """`target` is `host:port` or `unix:PATH`, `fallback` the path of the grpcio server's Unix socket. OSError: cannot bind."""
 
     def __init__(self, target: str, fallback: str) -> None:
-        try:
-            self._front = NativeGrpcFront(target, [(CHECK, False)], io_threads=1, call_details=True)
-        except OSError as error:
-            raise PortTaken(f"Cannot listen on {target}: {error}.", "Stop the other process, or change listen.grpc.") from error
+        self._front = NativeGrpcFront(target, [(CHECK, False)], io_threads=1, call_details=True)
         self._front.set_fallback(fallback)
 
     @property

@@ -3,40 +3,53 @@
 `deliver` may also be called from other threads, for calls that a settlement has let through.
 """
 
+# ruff: noqa: BLE001 - whatever fails behind a door is our failure: the call is refused by a constant, and the next one is taken
+
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from threading import Thread
+from time import sleep
 from typing import Final
 
+from slm_authz.decision import Decision
 from slm_authz.reason import Denial, Reason
 from slm_authz.request import Arrival
 from slm_authz.wire.check_request import decode
 from slm_authz.wire.check_response import LAST_RESORT, encode
+from slm_authz.wire.complaints import Complaints
 from slm_authz.wire.seam import Answers, Corridor, Incoming, Transport
-
-log = logging.getLogger(__name__)
 
 BATCH: Final = 64
 _IDLE_MS: Final = 200
 _WAITING_MS: Final = 5
-_TOO_LONG: Final = Denial(Reason.BODY_NOT_WHOLE, "The request is larger than this service inspects.")
+TOO_LONG: Final = Denial(Reason.BODY_NOT_WHOLE, "The request is larger than this service inspects.")
 
 
 class Pump:
     """`clock` gives Unix milliseconds, `ticks` monotonic nanoseconds; `max_message` is in bytes."""
 
     def __init__(
-        self, transport: Transport, corridor: Corridor, *, max_message: int, clock: Callable[[], int], ticks: Callable[[], int]
+        self,
+        transport: Transport,
+        corridor: Corridor,
+        complain: Complaints,
+        *,
+        max_message: int,
+        clock: Callable[[], int],
+        ticks: Callable[[], int],
     ) -> None:
         self._transport = transport
         self._corridor = corridor
+        self._complain = complain
         self._max_message = max_message
         self._clock = clock
         self._ticks = ticks
         self._thread = Thread(target=self._run, name="slm-authz-pump", daemon=True)
-        self.idle = True
+        self._hurried = False
+        self._lulls = 0
+
+    # -- life
 
     def start(self) -> None:
         """Begin to receive."""
@@ -46,17 +59,31 @@ class Pump:
         """Wait for the end of the loop, after the transport was closed."""
         self._thread.join(timeout)
 
+    def rest(self, tries: int) -> bool:
+        """Wait until nothing is queued, in hand or parked; False if that does not happen within `tries` looks, some 10 ms each."""
+        self._hurried = True
+        before = self._lulls
+        for _ in range(tries):
+            if self._lulls > before:
+                return True
+            sleep(0.01)
+        return False
+
     def _run(self) -> None:
         while True:
-            events = self._transport.receive(BATCH, _WAITING_MS if self._corridor.waiting else _IDLE_MS)
-            if events is None:
-                return
-            self.idle = False
             try:
+                waits = self._hurried or self._corridor.waiting
+                events = self._transport.receive(BATCH, _WAITING_MS if waits else _IDLE_MS)
+                if events is None:
+                    return
                 self.step(events)
-            except Exception:
-                log.exception("a batch could not be answered")
-            self.idle = not events and not self._corridor.waiting
+                if not events and not self._corridor.waiting:
+                    self._lulls += 1
+            except Exception as error:
+                self._complain("the pump stumbled", error)
+                sleep(0.001)  # a transport that fails at once, every time, must not take the processor
+
+    # -- one batch
 
     def step(self, events: list[Incoming]) -> None:
         """Decide what has arrived, and answer what has waited."""
@@ -66,48 +93,76 @@ class Pump:
         now = self._clock()
         try:
             answers = self._corridor.check(arrivals, now) if arrivals else self._corridor.resume(now)
-        except Exception:
-            log.exception("a batch of %d calls could not be decided", len(arrivals))
+        except Exception as error:
+            self._complain("a batch could not be decided", error)
             self._one_by_one(arrivals)
-            return
-        self.deliver(answers)
+        else:
+            self.deliver(answers)
 
     def _read(self, events: list[Incoming]) -> list[Arrival]:
         received = self._ticks()
         arrivals: dict[int, Arrival] = {}
         for event in events:
-            payload = event.payload
+            call, payload = event.call, event.payload
             if payload is None:
-                arrival = arrivals.get(event.call)
-                if arrival is not None:
-                    arrival.cancelled = True
-                else:
-                    self._corridor.cancel(event.call, self._clock())
+                self._cancel(arrivals.get(call), call)
             elif len(payload) > self._max_message:
-                arrivals[event.call] = Arrival(event.call, _TOO_LONG)
+                arrivals[call] = Arrival(call, TOO_LONG)
             else:
-                request = decode(payload, traceparent=event.traceparent, remaining=event.remaining, received=received)
-                arrivals[event.call] = Arrival(event.call, request)
+                try:
+                    request = decode(payload, traceparent=event.traceparent, remaining=event.remaining, received=received)
+                except Exception as error:
+                    self._complain("a call could not be read", error)
+                    self._respond(call, LAST_RESORT)
+                else:
+                    arrivals[call] = Arrival(call, request)
         return list(arrivals.values())
 
+    def _cancel(self, arrival: Arrival | None, call: int) -> None:
+        """A call of this batch is marked; one that may wait inside is taken out."""
+        if arrival is not None:
+            arrival.cancelled = True
+            return
+        try:
+            self._corridor.cancel(call, self._clock())
+        except Exception as error:
+            self._complain("a call could not be cancelled", error)
+
     def _one_by_one(self, arrivals: list[Arrival]) -> None:
-        """One poisonous call must not take its neighbours with it."""
+        """One poisonous call must not take its neighbours with it. A lone call has had its try: another could hold its quota twice."""
         for arrival in arrivals:
-            try:
-                answers = self._corridor.check([arrival], self._clock())
-            except Exception:
-                log.exception("a call could not be decided")
-                self._transport.respond(arrival.call, LAST_RESORT)
-            else:
-                self.deliver(answers)
+            if len(arrivals) > 1:
+                try:
+                    answers = self._corridor.check([arrival], self._clock())
+                except Exception as error:
+                    self._complain("a call could not be decided", error)
+                else:
+                    self.deliver(answers)
+                    continue
+            self._respond(arrival.call, LAST_RESORT)
+
+    # -- answers
 
     def deliver(self, answers: Answers) -> None:
-        """Send answers; what nobody waits for is given back."""
+        """Send answers; what nobody receives is given back."""
         for arrival, decision in answers:
             try:
                 payload = encode(decision)
-            except Exception:
-                log.exception("an answer could not be written")
+            except Exception as error:
+                self._complain("an answer could not be written", error)
                 payload = LAST_RESORT
-            if not self._transport.respond(arrival.call, payload) or payload is LAST_RESORT:
-                self._corridor.undelivered(decision, self._clock())
+            if not self._respond(arrival.call, payload) or payload is LAST_RESORT:
+                self._give_back(decision)
+
+    def _respond(self, call: int, payload: bytes) -> bool:
+        try:
+            return self._transport.respond(call, payload)
+        except Exception as error:
+            self._complain("an answer could not be sent", error)
+            return False
+
+    def _give_back(self, decision: Decision) -> None:
+        try:
+            self._corridor.undelivered(decision, self._clock())
+        except Exception as error:
+            self._complain("an undelivered answer could not be given back", error)

@@ -18,7 +18,7 @@ CHECK: str = "/envoy.service.auth.v3.Authorization/Check"
 class Incoming(msgspec.Struct, gc=False):
     """One event of a transport. payload None: the call was cancelled.
 
-    traceparent: from the RPC's metadata; remaining: seconds until the deadline, None without one; authorization: bearer metadata
+    traceparent: from the RPC's metadata; remaining: seconds until the deadline when it was received, None without one
     """
 
     call: int
@@ -28,7 +28,10 @@ class Incoming(msgspec.Struct, gc=False):
 
 
 class Transport(Protocol):
-    """Receives unary Checks as bytes. `respond` may be called from any thread."""
+    """Receives unary Checks as bytes. `respond` may be called from any thread.
+
+    There is no way to fail a call: a gRPC error counts as "error" in Envoy, and a fail-open configuration lets those through.
+    """
 
     def start(self) -> None:
         """Begin to take calls."""
@@ -58,7 +61,7 @@ class Corridor(Protocol):
         ...
 
     def check(self, arrivals: Sequence[Arrival], now: int) -> Answers:
-        """Decide a batch; calls that wait are missing and come back from `resume`."""
+        """Decide a batch, after those that have waited; calls that (still) wait are missing and come back later or from `resume`."""
         ...
 
     def resume(self, now: int) -> Answers:

@@ -1,39 +1,34 @@
 """The gRPC port. Checks come through the batch front, the rest through grpcio behind the same port; grpcio alone where it must.
 
-Streams run on one event loop in one thread, never in a thread pool: ten open log streams would fill it.
+Enters: a corridor, an address. Forbidden: any decision; a gRPC error as the answer to a Check.
 """
 
 from __future__ import annotations
 
-import asyncio
-import logging
+import errno
 import shutil
+import socket
 import tempfile
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from threading import Thread
 from time import sleep
-from typing import Any, Final, Literal, TypeVar
+from typing import Final, Literal
 
-import grpc
-
-from slm_authz.errors import PortTaken
+from slm_authz.errors import DependencyError, PortTaken
 from slm_authz.quota.evidence import Evidence
 from slm_authz.wire import access_log, health
+from slm_authz.wire.complaints import Complaints
 from slm_authz.wire.pump import Pump
 from slm_authz.wire.seam import CHECK, Corridor, Transport
 from slm_authz.wire.socket_guard import SocketGuard
-
-log = logging.getLogger(__name__)
+from slm_authz.wire.streams import StreamServer
 
 SLACK: Final = 1 << 20
 """What a message may hold beyond the largest body: headers, certificates, metadata."""
 
-T = TypeVar("T")
-
 
 def native_available() -> bool:
-    """Whether pygrpc-native is installed."""
+    """Whether pygrpc-native is installed, and loads on this machine."""
     try:
         import pygrpc_native  # noqa: F401
     except ImportError:
@@ -42,7 +37,10 @@ def native_available() -> bool:
 
 
 class Server:
-    """One port. `target` is `host:port` (port 0: any) or `unix:/absolute/path`."""
+    """One port. `target` is `host:port` (port 0: any) or `unix:/absolute/path`; `address` what was bound.
+
+    `clock` gives Unix milliseconds, `ticks` monotonic nanoseconds. `transport` `auto` takes the batch front where it is installed.
+    """
 
     def __init__(
         self,
@@ -54,109 +52,116 @@ class Server:
         ticks: Callable[[], int],
         transport: Literal["auto", "native", "grpcio"] = "auto",
     ) -> None:
-        self._corridor = corridor
-        self._target = target
-        self._clock = clock
-        self._max_message = max_body + SLACK
-        self._guard = SocketGuard(Path(target.removeprefix("unix:"))) if target.startswith("unix:") else None
-        self._native = native_available() if transport == "auto" else transport == "native"
-        self._private = tempfile.mkdtemp(prefix="slm-authz-")
-        self.health = health.Health(lambda: corridor.ready, frozenset((CHECK[1:].partition("/")[0], access_log.SERVICE)))
-        self.access_log = access_log.AccessLog(self._settle, corridor.unmatched)
-        self._loop = asyncio.new_event_loop()
-        self._thread = Thread(target=self._loop.run_forever, name="slm-authz-streams", daemon=True)
-        self._transport: Transport
-        self._pump: Pump
-        self._streams: Any = None
         self.address = target
+        self._corridor = corridor
+        self._clock = clock
         self._ticks = ticks
+        self._max_message = max_body + SLACK
+        self._native = native_available() if transport == "auto" else transport == "native"
+        self._complain = Complaints(ticks)
+        self.health = health.Health(lambda: corridor.ready, frozenset((CHECK[1:].partition("/")[0], access_log.SERVICE)))
+        self.access_log = access_log.AccessLog(self._settle, corridor.unmatched, self._complain)
+        self._guard: SocketGuard | None = None
+        self._private = ""
+        self._streams: StreamServer | None = None
+        self._transport: Transport | None = None
+        self._pump: Pump
 
     # -- life
 
     def start(self) -> None:
-        """Bind and serve. PortTaken."""
-        self._thread.start()
+        """Bind and serve. PortTaken; DependencyError for an address that cannot be had otherwise."""
+        target = self.address
+        if target.startswith("unix:"):
+            self._guard = SocketGuard(Path(target.removeprefix("unix:")))
+            target = f"unix:{self._guard.binding}"
         try:
-            if self._native:
-                self._start_native()
-            else:
-                self._start_grpcio()
-        except BaseException:
+            self._private = tempfile.mkdtemp(prefix="slm-authz-")  # 0700
+            self._streams = StreamServer()
+            port = self._bind(target, self._streams)
+            if self._guard is not None:
+                self._guard.publish()
+        except BaseException as error:
             self._release()
+            if isinstance(error, (OSError, RuntimeError)):
+                raise _cannot_listen(self.address, error) from error
             raise
-        if self._guard is not None:
-            self._guard.protect()
-        self._pump = Pump(self._transport, self._corridor, max_message=self._max_message, clock=self._clock, ticks=self._ticks)
-        self._transport.start()
+        if self._guard is None:
+            self.address = f"{target.rpartition(':')[0]}:{port}"
         self._pump.start()
 
-    def _start_native(self) -> None:
-        from slm_authz.wire.native import NativeTransport
+    def _bind(self, target: str, streams: StreamServer) -> int:
+        handlers = (self.access_log.handler(), self.health.handler())
+        if self._native:
+            from slm_authz.wire.native import NativeTransport
 
-        behind = f"{self._private}/streams.sock"
-        self._run(self._serve_streams(f"unix:{behind}", []))
-        transport = NativeTransport(self._target, behind)
-        self._transport = transport
-        self._name(transport.port)
-
-    def _start_grpcio(self) -> None:
+            behind = f"{self._private}/streams.sock"
+            front = NativeTransport(target, behind)
+            self._drive(front)
+            streams.serve(f"unix:{behind}", handlers)
+            front.start()
+            return front.port
         from slm_authz.wire.grpcio_front import GrpcioTransport
 
-        transport = GrpcioTransport()
+        transport = GrpcioTransport(self._ticks)
+        self._drive(transport)
+        return streams.serve(target, (transport.handler(), *handlers))
+
+    def _drive(self, transport: Transport) -> None:
         self._transport = transport
-        self._name(self._run(self._serve_streams(self._target, [transport.handler()])))
-
-    def _name(self, port: int) -> None:
-        if self._guard is None:
-            self.address = f"{self._target.rpartition(':')[0]}:{port}"
-
-    async def _serve_streams(self, target: str, handlers: Sequence[grpc.GenericRpcHandler]) -> int:
-        # grpcio binds a taken port silently unless so_reuseport is off.
-        options = [
-            ("grpc.so_reuseport", 0),
-            ("grpc.max_receive_message_length", max(self._max_message * 2, 16 << 20)),
-            ("grpc.max_metadata_size", 16384),
-        ]
-        server = grpc.aio.server(options=options)
-        server.add_generic_rpc_handlers((self.access_log.handler(), self.health.handler(), *handlers))
-        try:
-            port = server.add_insecure_port(target)
-        except RuntimeError as error:
-            raise PortTaken(f"Cannot listen on {target}: {error}.", "Stop the other process, or change listen.grpc.") from error
-        await server.start()
-        self._streams = server
-        return int(port)
-
-    def _run(self, work: Coroutine[Any, Any, T]) -> T:
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+        self._pump = Pump(transport, self._corridor, self._complain, max_message=self._max_message, clock=self._clock, ticks=self._ticks)
 
     def _settle(self, entries: Sequence[Evidence]) -> None:
+        """Account, and answer the calls that waited for just that."""
         now = self._clock()
         self._corridor.settle(entries, now)
         if self._corridor.waiting:
             self._pump.deliver(self._corridor.resume(now))
 
     def drain(self, delay_s: float, flush_s: float) -> None:
-        """NOT_SERVING; calls are still taken for `delay_s`; then one more flush interval of the access log, and the end."""
+        """NOT_SERVING; calls are taken for `delay_s` more, and all are answered; then one more flush of the access log, and the end."""
         self.health.drain()
         sleep(delay_s)
-        for _ in range(500):
-            if self._pump.idle:
-                break
-            sleep(0.01)
+        if self._transport is not None:
+            self._pump.rest(500)
         sleep(flush_s)
         self.stop()
 
     def stop(self) -> None:
-        """Close at once."""
-        self._transport.close()
-        self._pump.join(5)
-        self._run(self._streams.stop(1.0))
-        self._release()
+        """End the streams, answer what has arrived, close. A second time, or before `start`: nothing."""
+        if self._transport is not None and self._streams is not None:
+            self._streams.end(self._finish)
+            self._pump.rest(100)
+            self._transport.close()
+            self._pump.join(5)
+            self._release()
+
+    def _finish(self) -> None:
+        self.health.finish()
+        self.access_log.finish()
 
     def _release(self) -> None:
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(5)
+        """Let go of everything that `start` took, however far it came."""
+        if self._transport is not None:
+            self._transport.close()
+        if self._streams is not None:
+            self._streams.stop()
+        self._streams = self._transport = None
         shutil.rmtree(self._private, ignore_errors=True)
         if self._guard is not None:
             self._guard.release()
+            self._guard = None
+
+
+def _cannot_listen(target: str, error: OSError | RuntimeError) -> DependencyError:
+    """Say why. grpcio does not, so the system is asked with a plain socket."""
+    cause: BaseException = error
+    if isinstance(error, RuntimeError) and not target.startswith("unix:"):
+        host, _, port = target.rpartition(":")
+        try:
+            socket.create_server((host.strip("[]"), int(port)), family=socket.AF_INET6 if ":" in host else socket.AF_INET).close()
+        except OSError as plain:
+            cause = plain
+    if isinstance(cause, OSError) and cause.errno == errno.EADDRINUSE:
+        return PortTaken(f"Another process listens on {target}.", "Stop it, or change listen.grpc.")
+    return DependencyError(f"Cannot listen on {target}: {getattr(cause, 'strerror', None) or cause}.", "Change listen.grpc.")
