@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import stat
+from contextlib import suppress
 from pathlib import Path
 from typing import Final, Literal
 
@@ -25,9 +26,14 @@ def private_directory(path: Path) -> None:
 
 
 def private_file(path: Path) -> None:
-    """Make `path` (0600) where it is missing; StoreError where others may read it."""
+    """Make `path` (0600) where it is missing; StoreError where others may read it.
+
+    A file that exists is never opened here: closing it would drop SQLite's POSIX locks on it in this process, and another process
+    would then take itself for the last one and remove the write-ahead log under us.
+    """
     try:
-        os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
+        with suppress(FileExistsError):
+            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600))
         mode = stat.S_IMODE(path.stat().st_mode)
     except OSError as error:
         raise StoreError(f"{path} cannot be opened: {error.strerror}.") from error
