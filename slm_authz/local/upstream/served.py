@@ -24,8 +24,8 @@ class Served(msgspec.Struct, frozen=True):
     order: int
 
 
-DEFAULT: Final = (Served("phi-4-mini", 16384, 64, 3), Served("qwen3-1.7b", 16384, 64, 4))
-"""Names that the example configuration uses; `owned_by` tells that nobody's weights stand behind them."""
+DEFAULT: Final = (Served("phi-4-mini", 16384, 64, 3), Served("phi4", 16384, 64, 3), Served("qwen3-1.7b", 16384, 64, 4))
+"""Names and an alias that the example configuration uses; `owned_by` tells that nobody's weights stand behind them."""
 
 
 def parse_served(text: str) -> Served:
