@@ -44,11 +44,15 @@ class SettlementFacts(msgspec.Struct, frozen=True):
     smallest_chunk: int
 
 
-# The smallest chunk that a server can send for one token: `data: {"choices":[{"delta":{"content":"x"}}]}` and two line feeds; real ones
-# carry an id, object, time and model (170 bytes and more). A text completion's is `data: {"choices":[{"text":"x"}]}`.
+# What a server must send at least for one token in a stream. Real servers add an id, an object, a time and the model (170 bytes and
+# more) and the framing of HTTP, so what is estimated from bytes is rather too much than too little; it is never above the hold.
+_CHAT_CHUNK: Final = b'data: {"choices":[{"delta":{"content":"x"}}]}\n\n'
+_TEXT_CHUNK: Final = b'data: {"choices":[{"text":"x"}]}\n\n'
+
+# OpenAI's streams tell usage once, at their end, or running in every chunk (vLLM's `continuous_usage_stats`): both are the use so far.
 _SETTLEMENT: Final[dict[str, SettlementFacts]] = {
-    "openai.chat": SettlementFacts(reports_output=True, cumulative=True, smallest_chunk=50),
-    "openai.completions": SettlementFacts(reports_output=True, cumulative=True, smallest_chunk=36),
+    "openai.chat": SettlementFacts(reports_output=True, cumulative=True, smallest_chunk=len(_CHAT_CHUNK)),
+    "openai.completions": SettlementFacts(reports_output=True, cumulative=True, smallest_chunk=len(_TEXT_CHUNK)),
     "openai.embeddings": SettlementFacts(reports_output=False, cumulative=True, smallest_chunk=1),
 }
 _UNKNOWN: Final = SettlementFacts(reports_output=True, cumulative=False, smallest_chunk=1)

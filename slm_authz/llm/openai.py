@@ -1,7 +1,7 @@
 """OpenAI's dialect: /v1/chat/completions, /v1/completions, /v1/embeddings. Enters: body bytes. Leaves: `Ask` or a refusal.
 
-Members that we know to leave the prompt alone are listed; any other makes the prompt opaque, because a server may put what it holds
-into the prompt. Members that change the prompt behind our back are refused. A caller's text never appears in a refusal.
+The bytes of a prompt are those of its text: contents, names, suffixes; what stands around them is the template's (`template_tokens`).
+Forbidden: the caller's text in a refusal; a prompt whose size is guessed instead of called opaque.
 """
 
 from __future__ import annotations
@@ -9,80 +9,97 @@ from __future__ import annotations
 from typing import Any, Final
 
 from slm_authz.llm.ask import Ask, Prompt
+from slm_authz.llm.members import PLAIN, ask, bad, judge_others
 from slm_authz.llm.strict import decode
-from slm_authz.reason import Denial, Reason
+from slm_authz.reason import Denial
 
-MAX_CHOICES: Final = 128
 MAX_PROMPTS: Final = 2048
+"""Prompts or inputs in one call (OpenAI's own limit for embeddings)."""
+TEMPLATED_MESSAGES: Final = 8
+"""Messages whose framing `template_tokens` covers; each further one counts `FRAME_BYTES`, or many empty ones would be free."""
+FRAME_BYTES: Final = 8
 
-_HARMLESS: Final = frozenset(
-    {
-        "model", "stream", "stream_options", "max_tokens", "max_completion_tokens", "n", "best_of",
-        "temperature", "top_p", "top_k", "min_p", "stop", "seed", "user", "metadata", "store", "logprobs", "top_logprobs", "logit_bias",
-        "presence_penalty", "frequency_penalty", "repetition_penalty", "length_penalty", "service_tier", "parallel_tool_calls",
-        "encoding_format", "dimensions", "echo", "ignore_eos", "min_tokens", "stop_token_ids", "skip_special_tokens", "use_beam_search",
-        "safety_identifier", "prompt_cache_key", "reasoning_effort", "verbosity", "priority", "request_id", "background",
-        "spaces_between_special_tokens", "include_stop_str_in_output", "modalities", "chat_template_kwargs", "include_reasoning",
-        "cache_salt", "return_token_ids", "return_tokens_as_token_ids", "prompt_logprobs", "truncate_prompt_tokens",
-    }
-)  # fmt: skip
-_CHAT: Final = _HARMLESS | {"messages"}
-_COMPLETIONS: Final = _HARMLESS | {"prompt", "suffix"}
-_EMBEDDINGS: Final = _HARMLESS | {"input"}
+_CHAT: Final = PLAIN | {"messages"}
+_COMPLETIONS: Final = PLAIN | {"prompt", "suffix"}
+_EMBEDDINGS: Final = PLAIN | {"input"}
 
-_MATTERS: Final = frozenset(
-    {
-        "model", "stream", "stream_options", "include_usage", "max_tokens", "max_completion_tokens", "n", "best_of",
-        "messages", "prompt", "suffix", "input", "tools", "functions", "chat_template", "chat_template_kwargs", "background",
-        "documents", "response_format",
-    }
-)  # fmt: skip
-"""Members whose duplicates would be two readings of one request."""
-
+# A template writes the role into the prompt: what is not one of these is not ours to bound.
+_ROLES: Final = frozenset({"system", "developer", "user", "assistant", "tool", "function"})
 _MESSAGE_MEMBERS: Final = frozenset({"role", "content", "name"})
+_TEXT_PART: Final = frozenset({"type", "text"})
+_IMAGE_PART: Final = frozenset({"type", "image_url"})
+_MESSAGES: Final = "a list of messages, each an object whose content is a string or a list of parts"
+_TEXTS: Final = "a string, a list of strings, a list of token ids or a list of such lists"
 
 
-def _bad(member: str, must: str) -> Denial:
-    return Denial(Reason.MALFORMED_REQUEST, f"`{member}` must be {must}.", param=member)
+def _size(text: str) -> int:
+    return len(text) if text.isascii() else len(text.encode())
 
 
 def read_chat(body: bytes) -> Ask | Denial:
     """POST /v1/chat/completions: one prompt, all messages together."""
-    document = decode(body, _MATTERS)
+    document = decode(body)
     if isinstance(document, Denial):
         return document
     messages = document.get("messages")
-    if not isinstance(messages, list) or not messages:
-        return _bad("messages", "a list of at least one message")
-    text, images, opaque = 0, 0, not document.keys() <= _CHAT
-    for message in messages:
-        if not isinstance(message, dict):
-            return _bad("messages", "a list of objects")
-        if not message.keys() <= _MESSAGE_MEMBERS:
-            opaque = True
-        content = message.get("content")
-        if type(content) is str:
-            text += len(content) if content.isascii() else len(content.encode())
-        elif content is not None:
-            parts = _parts(content)
-            if isinstance(parts, Denial):
-                return parts
-            text, images, opaque = text + parts.text_bytes, images + parts.images, opaque or parts.opaque
-    return _ask("openai.chat", document, (Prompt(text, 0, images, opaque),))
-
-
-def _parts(content: Any) -> Prompt | Denial:
-    """The content of a message that is a list of parts."""
-    if not isinstance(content, list):
-        return _bad("messages", "a list of messages whose content is a string or a list of parts")
+    if type(messages) is not list or not messages:
+        return bad("messages", _MESSAGES)
     text, images, opaque = 0, 0, False
-    for part in content:
-        if not isinstance(part, dict):
-            return _bad("messages", "a list of messages whose content is a string or a list of parts")
+    if not document.keys() <= _CHAT:
+        judged = judge_others(document, _CHAT)
+        if isinstance(judged, Denial):
+            return judged
+        opaque = judged
+    for message in messages:
+        if type(message) is not dict:
+            return bad("messages", _MESSAGES)
+        content, role = message.get("content"), message.get("role")
+        if type(content) is str and type(role) is str and role in _ROLES and len(message) == 2:
+            text += len(content) if content.isascii() else len(content.encode())
+            continue
+        read = _message(message)
+        if read is None:
+            return bad("messages", _MESSAGES)
+        text, images, opaque = text + read.text_bytes, images + read.images, opaque or read.opaque
+    if len(messages) > TEMPLATED_MESSAGES:
+        text += FRAME_BYTES * (len(messages) - TEMPLATED_MESSAGES)
+    return ask("openai.chat", document, (Prompt(text, 0, images, opaque),))
+
+
+def _message(message: dict[str, Any]) -> Prompt | None:
+    """A message that is more than a role and a string; None where it is none. Empty members (`tool_calls: null`) hold nothing."""
+    content, role, name = message.get("content"), message.get("role"), message.get("name")
+    opaque = type(role) is not str or role not in _ROLES
+    opaque = opaque or any(value is not None and value != [] for member, value in message.items() if member not in _MESSAGE_MEMBERS)
+    text, images = 0, 0
+    if type(name) is str:
+        text = _size(name)
+    elif name is not None:
+        opaque = True
+    if type(content) is str:
+        text += _size(content)
+    elif type(content) is list:
+        parts = _parts(content)
+        if parts is None:
+            return None
+        text, images, opaque = text + parts.text_bytes, images + parts.images, opaque or parts.opaque
+    elif content is not None:
+        return None
+    return Prompt(text, 0, images, opaque)
+
+
+def _parts(parts: list[Any]) -> Prompt | None:
+    """A content that is a list of parts: texts, which servers join by a line feed each, and images. None where it is none."""
+    text, images, opaque = max(len(parts) - 1, 0), 0, False
+    for part in parts:
+        if type(part) is not dict:
+            return None
         kind = part.get("type")
-        if kind == "text" and isinstance(part.get("text"), str):
-            text += len(part["text"].encode())
-        elif kind == "image_url":
+        if kind == "text" and part.keys() <= _TEXT_PART:
+            if type(part.get("text")) is not str:
+                return None
+            text += _size(part["text"])
+        elif kind == "image_url" and part.keys() <= _IMAGE_PART:
             images += 1
         else:
             opaque = True
@@ -90,101 +107,60 @@ def _parts(content: Any) -> Prompt | Denial:
 
 
 def read_completions(body: bytes) -> Ask | Denial:
-    """POST /v1/completions: a prompt, or a list of prompts, as text or as token ids."""
-    document = decode(body, _MATTERS)
+    """POST /v1/completions: a prompt, or a list of prompts, as text or as token ids. No prompt is one empty prompt."""
+    document = decode(body)
     if isinstance(document, Denial):
         return document
-    prompts = _prompts(document.get("prompt", ""), "prompt", opaque=not document.keys() <= _COMPLETIONS)
-    if isinstance(prompts, Denial):
-        return prompts
+    opaque = judge_others(document, _COMPLETIONS)
+    if isinstance(opaque, Denial):
+        return opaque
     suffix = document.get("suffix")
-    if suffix is not None:
-        if not isinstance(suffix, str):
-            return _bad("suffix", "a string")
-        extra = len(suffix.encode())
-        prompts = tuple(Prompt(prompt.text_bytes + extra, prompt.tokens, 0, prompt.opaque) for prompt in prompts)
-    return _ask("openai.completions", document, prompts)
+    if suffix is None:
+        suffix = ""
+    elif type(suffix) is not str:
+        return bad("suffix", "a string")
+    value = document.get("prompt")
+    prompts = _prompts("" if value is None else value, opaque=opaque, extra=_size(suffix))
+    return ask("openai.completions", document, prompts) if prompts is not None else bad("prompt", _TEXTS)
 
 
 def read_embeddings(body: bytes) -> Ask | Denial:
-    """POST /v1/embeddings: inputs as text or as token ids; nothing is generated."""
-    document = decode(body, _MATTERS)
+    """POST /v1/embeddings: inputs as text or as token ids; nothing is generated, so neither cap nor stream mean anything."""
+    document = decode(body)
     if isinstance(document, Denial):
         return document
-    prompts = _prompts(document.get("input"), "input", opaque=not document.keys() <= _EMBEDDINGS)
-    if isinstance(prompts, Denial):
-        return prompts
-    return _ask("openai.embeddings", document, prompts, generates=False)
+    opaque = judge_others(document, _EMBEDDINGS)
+    if isinstance(opaque, Denial):
+        return opaque
+    prompts = _prompts(document.get("input"), opaque=opaque)
+    if prompts is None:
+        return bad("input", _TEXTS)
+    model = document.get("model")
+    if type(model) is not str or not model:
+        return bad("model", "the name of a model")
+    return Ask("openai.embeddings", model, prompts=prompts, generates=False)
 
 
-def _prompts(value: Any, member: str, *, opaque: bool) -> tuple[Prompt, ...] | Denial:
-    """A string, a list of strings, a list of token ids, or a list of lists of token ids."""
-    wanted = "a string, a list of strings, a list of token ids or a list of such lists"
-    if isinstance(value, str):
-        return (Prompt(len(value.encode()), opaque=opaque),)
-    if not isinstance(value, list) or not value:
-        return _bad(member, wanted)
+def _prompts(value: Any, *, opaque: bool, extra: int = 0) -> tuple[Prompt, ...] | None:
+    """What `_TEXTS` says, at most `MAX_PROMPTS` of them, with `extra` bytes of text each; None where it is something else."""
+    if type(value) is str:
+        return (Prompt(_size(value) + extra, 0, 0, opaque),)
+    if type(value) is not list or not value:
+        return None
     if _token_ids(value):
-        return (Prompt(0, len(value), opaque=opaque),)
+        return (Prompt(extra, len(value), 0, opaque),)
     if len(value) > MAX_PROMPTS:
-        return _bad(member, f"a list of at most {MAX_PROMPTS} items")
+        return None
     prompts = []
     for item in value:
-        if isinstance(item, str):
-            prompts.append(Prompt(len(item.encode()), opaque=opaque))
-        elif isinstance(item, list) and item and _token_ids(item):
-            prompts.append(Prompt(0, len(item), opaque=opaque))
+        if type(item) is str:
+            prompts.append(Prompt(_size(item) + extra, 0, 0, opaque))
+        elif type(item) is list and item and _token_ids(item):
+            prompts.append(Prompt(extra, len(item), 0, opaque))
         else:
-            return _bad(member, wanted)
+            return None
     return tuple(prompts)
 
 
 def _token_ids(value: list[Any]) -> bool:
-    return all(type(item) is int and item >= 0 for item in value)
-
-
-def _ask(api: str, document: dict[str, Any], prompts: tuple[Prompt, ...], *, generates: bool = True) -> Ask | Denial:
-    """What all of OpenAI's requests have in common."""
-    model = document.get("model")
-    if type(model) is not str or not model:
-        return _bad("model", "the name of a model")
-    stream = document.get("stream")
-    if stream is not None and type(stream) is not bool:
-        return _bad("stream", "true or false")
-    if "chat_template" in document or "background" in document or "chat_template_kwargs" in document:
-        refused = _behind_our_back(document)
-        if refused is not None:
-            return refused
-    cap: int | None = None
-    for name in ("max_tokens", "max_completion_tokens"):
-        value = document.get(name)
-        if value is None:
-            continue
-        if type(value) is not int:
-            return _bad(name, "an integer")
-        # Several servers read a cap of zero or less as "without end": for us it is as if absent.
-        if value > 0 and (cap is None or value > cap):
-            cap = value
-    choices = 1
-    for name in ("n", "best_of"):
-        value = document.get(name)
-        if value is None:
-            continue
-        if type(value) is not int or not 1 <= value <= MAX_CHOICES:
-            return _bad(name, f"an integer from 1 to {MAX_CHOICES}")
-        choices = max(choices, value)
-    options = document.get("stream_options")
-    if options is not None and not isinstance(options, dict):
-        return _bad("stream_options", "an object")
-    return Ask(api, model, bool(stream), cap, choices, prompts, generates)
-
-
-def _behind_our_back(document: dict[str, Any]) -> Denial | None:
-    if document.get("background"):
-        return _bad("background", "false: an answer that is fetched later cannot be metered here")
-    if document.get("chat_template") is not None:
-        return _bad("chat_template", "left out: it changes the prompt")
-    options = document.get("chat_template_kwargs")
-    if isinstance(options, dict) and "chat_template" in options:
-        return _bad("chat_template_kwargs", "free of `chat_template`: it changes the prompt")
-    return None
+    return set(map(type, value)) == {int} and min(value) >= 0

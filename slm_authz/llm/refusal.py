@@ -15,7 +15,7 @@ _OPENAI_TYPE: Final = {
     413: "invalid_request_error",
     429: "rate_limit_error",
 }
-_ANTHROPIC_TYPE: Final = {**_OPENAI_TYPE, 413: "request_too_large", 404: "not_found_error"}
+_ANTHROPIC_TYPE: Final = {**_OPENAI_TYPE, 402: "billing_error", 404: "not_found_error", 413: "request_too_large"}
 
 
 def refusal_body(dialect: str, denial: Denial) -> bytes:

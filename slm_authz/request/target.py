@@ -1,7 +1,8 @@
 """The path and the host, judged as the upstream will see them. Enters: the raw request target. Leaves: `Target` or a refusal.
 
-Decode once, merge slashes, resolve dot segments. What could still mean something else to the next server (an encoded slash,
-percent or backslash, NUL, path parameters) is refused, never resolved by guessing: our reading is never looser than the upstream's.
+Decode once, merge slashes, resolve dot segments. What could still mean something else to the next server (an encoded slash, percent,
+backslash, question mark or NUL, path parameters, a way above the root) is refused, never resolved by guessing: our reading is never
+looser than the upstream's.
 """
 
 from __future__ import annotations
@@ -12,10 +13,11 @@ from typing import Final
 import msgspec
 
 from slm_authz.reason import Denial, Reason
+from slm_authz.request.address import parse
 
 _ESCAPE: Final = re.compile(r"%([0-9A-Fa-f]{2})")
 _BAD_ESCAPE: Final = re.compile(r"%(?![0-9A-Fa-f]{2})")
-_AMBIGUOUS: Final = frozenset("/\\%;\x00")
+_AMBIGUOUS: Final = frozenset("/\\%;?#\x00")
 _VISIBLE: Final = re.compile(r"[\x21-\x7e]+")
 
 
@@ -49,22 +51,29 @@ def judge(target: str) -> Target | Denial:
         return _ambiguous("holds a path parameter (;)")
     path = raw
     if "%" in raw:
-        if _BAD_ESCAPE.search(raw):
-            return _malformed("holds a broken percent-encoding")
-        if any(chr(int(code, 16)) in _AMBIGUOUS for code in _ESCAPE.findall(raw)):
-            return _ambiguous("holds an encoded slash, percent, backslash, semicolon or NUL")
-        try:
-            path = bytes(_ESCAPE.sub(lambda m: chr(int(m[1], 16)), raw), "latin-1").decode("utf-8")
-        except UnicodeDecodeError:
-            return _malformed("is not UTF-8 when decoded")
-        if not path.isprintable():
-            return _malformed("holds control characters")
+        decoded = _decode(raw)
+        if isinstance(decoded, Denial):
+            return decoded
+        path = decoded
     if "//" in path or "/." in path:
         resolved = _resolve(path)
         if resolved is None:
             return _ambiguous("leaves the root by dot segments")
         path = resolved
     return Target(path, query)
+
+
+def _decode(raw: str) -> str | Denial:
+    """Decode percent-encoding once. An encoded delimiter is data to one server and a delimiter to the next: refused."""
+    if _BAD_ESCAPE.search(raw):
+        return _malformed("holds a broken percent-encoding")
+    if any(chr(int(code, 16)) in _AMBIGUOUS for code in _ESCAPE.findall(raw)):
+        return _ambiguous("holds an encoded delimiter (/ % \\ ; ? # or NUL)")
+    try:
+        path = bytes(_ESCAPE.sub(lambda m: chr(int(m[1], 16)), raw), "latin-1").decode("utf-8")
+    except UnicodeDecodeError:
+        return _malformed("is not UTF-8 when decoded")
+    return path if path.isprintable() else _malformed("holds control characters")
 
 
 def _resolve(path: str) -> str | None:
@@ -83,8 +92,16 @@ def _resolve(path: str) -> str | None:
 
 
 def host_name(authority: str) -> str:
-    """The host of an authority for comparing: lower case, without port and trailing dot; an IPv6 literal keeps its brackets."""
+    """The host of an authority, for comparing: lower case, without port and trailing dot; an IPv6 literal in its brackets, shortest form.
+
+    "" where there is none that could be compared (an IPv6 address without brackets, a bracket that is never closed).
+    """
     host = authority.strip().lower()
     if host.startswith("["):
-        return host.partition("]")[0] + "]"
-    return host.partition(":")[0].rstrip(".")
+        literal, closed, _ = host[1:].partition("]")
+        address = parse(literal) if closed else None
+        return f"[{address}]" if address is not None else ""
+    name, colon, port = host.partition(":")
+    if colon and port and not (port.isascii() and port.isdigit()):
+        return ""
+    return name.removesuffix(".")
