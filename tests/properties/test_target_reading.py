@@ -10,7 +10,12 @@ from hypothesis import strategies as st
 from slm_authz.reason import Denial
 from slm_authz.request.target import Target, judge
 
-PIECES = st.sampled_from("/ // . .. %2e %2E%2e %2f %5c \\ %25 %252e %00 ; %3b ? # v1 chat %76 é %C3%A9 %c0%ae % %zz a:b".split() + [" "])
+PIECES = st.sampled_from(
+    [
+        "/", "//", ".", "..", "%2e", "%2E%2e", "%2f", "%5c", "\\", "%25", "%252e", "%00", ";", "%3b", "?", "#", "v1", "chat", "%76", "é",
+        "%C3%A9", "%c0%ae", "%", "%zz", "a:b", " ",
+    ]
+)  # fmt: skip
 TARGETS = st.lists(PIECES, max_size=10).map(lambda pieces: "/" + "".join(pieces)) | st.text(max_size=20)
 
 
