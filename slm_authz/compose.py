@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from slm_authz.engine.rules import Rules
-from slm_authz.errors import ConfigError
 from slm_authz.identity import pepper
 from slm_authz.identity.directory import KeyDirectory
 from slm_authz.identity.lifecycle import check_pepper
@@ -19,26 +18,20 @@ from slm_authz.policy.paths import PathTable
 from slm_authz.policy.table import Table
 from slm_authz.quota.account import QuotaTable
 from slm_authz.request.credential import Finder, Place
-from slm_authz.settings.load import IDENTITY_GROUP, Loaded, database, line_of, load
-from slm_authz.settings.problems import Problem
+from slm_authz.settings.load import IDENTITY_GROUP, Loaded, database, load
 from slm_authz.settings.schema import DEFAULT_PLACES, Settings
 from slm_authz.store.keys import SqliteKeyStore
 from slm_authz.store.secret_file import load_or_make
 
 
 def load_all(path: Path | str, env: Mapping[str, str]) -> Loaded:
-    """`load`, and what only a compiler can tell of the policies. ConfigError carries all of it."""
-    policies: list[Problem] = []
-    try:
-        loaded = load(path, env)
-    except ConfigError as error:
-        raise error from None
-    for index, message, fix in problems(loaded.settings.policies):
-        place = f"policies.{index}.when"
-        policies.append(Problem("error", line_of(loaded.lines, place), place, message, fix))
-    if policies:
-        raise ConfigError(f"The configuration {path} has problems.", (*loaded.warnings, *policies))
-    return loaded
+    """`load`, and what only a compiler can tell of the policies. ConfigError carries all of it, in file order."""
+    return load(path, env, checks=(_policies,))
+
+
+def _policies(settings: Settings) -> Iterator[tuple[str, str, str]]:
+    for index, message, fix in problems(settings.policies):
+        yield f"policies.{index}.when", message, fix
 
 
 def open_keys(settings: Settings, env: Mapping[str, str]) -> tuple[SqliteKeyStore, pepper.Pepper]:

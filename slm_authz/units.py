@@ -6,7 +6,7 @@ Durations are integer milliseconds, sizes bytes, money integer 10**-9 currency u
 from __future__ import annotations
 
 import re
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from typing import Final
 
 NANOS: Final = 1_000_000_000
@@ -16,6 +16,7 @@ MAX_COUNT: Final = 2**53 - 1
 _DURATION: Final = re.compile(r"(\d{1,12})(ms|s|m|h|d|w)", re.ASCII)
 _MILLIS: Final = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 604_800_000}
 _SIZE: Final = re.compile(r"(\d{1,12})(B|KiB|MiB|GiB|kB|MB|GB)?", re.ASCII)
+_MONEY: Final = re.compile(r"(\d{1,15})(?:\.(\d{1,30}))?", re.ASCII)
 _BYTES: Final = {
     None: 1,
     "B": 1,
@@ -30,12 +31,12 @@ _BYTES: Final = {
 
 def parse_duration(text: str | int) -> int:
     """Milliseconds of `"30d"`, `"1h30m"`, `"250ms"`; an integer is seconds. Raises ValueError."""
-    if isinstance(text, bool):
-        raise ValueError("a duration is written like 30d, 12h, 90s or 250ms")
-    if isinstance(text, int):
+    if isinstance(text, int) and not isinstance(text, bool):
         if text < 0:
             raise ValueError("a duration is not negative")
         return text * 1000
+    if not isinstance(text, str):
+        raise ValueError("a duration is written like 30d, 12h, 90s or 250ms")
     total, at = 0, 0
     for part in _DURATION.finditer(text):
         if part.start() != at:
@@ -68,19 +69,16 @@ def parse_size(text: str | int) -> int:
 
 
 def parse_money(text: str | int | Decimal) -> int:
-    """Nanos of `"0.05"`. Exact: more than nine decimals, a float or a negative amount raise ValueError."""
+    """Nanos of `"0.05"`. Exact: more than nine decimals, a float, a negative or an unreadable amount raise ValueError."""
     if isinstance(text, (bool, float)):
         raise ValueError('money is written as a decimal string, like "0.05"')
-    try:
-        amount = Decimal(text)
-    except InvalidOperation:
-        raise ValueError(f'{text!r} is not an amount of money: write it like "0.05"') from None
-    if not amount.is_finite() or amount < 0:
-        raise ValueError("an amount of money is a finite number, not negative")
-    nanos = amount * NANOS
-    if nanos != int(nanos):
+    match = _MONEY.fullmatch(f"{text:f}" if isinstance(text, Decimal) else str(text))
+    if match is None:
+        raise ValueError(f'{str(text)!r} is not an amount of money: write it like "0.05"')
+    decimals = (match[2] or "").rstrip("0")
+    if len(decimals) > 9:
         raise ValueError("an amount of money has at most nine decimals")
-    return int(nanos)
+    return int(match[1]) * NANOS + int(decimals.ljust(9, "0"))
 
 
 def format_money(nanos: int) -> str:

@@ -1,177 +1,176 @@
-"""What needs two places of the file at once. Enters: a valid tree. Leaves: problems without lines (the loader knows those)."""
+"""What needs two places of the file at once. Enters: a valid tree, names of installed plugins. Leaves: findings without lines."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Final
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from slm_authz.settings.address import parse_address
+import msgspec
+
+from slm_authz.settings.access_checks import check_access
+from slm_authz.settings.address import Address, parse_address
 from slm_authz.settings.limit_checks import check_limits
-from slm_authz.settings.patterns import matches
-from slm_authz.settings.problems import Problem
-from slm_authz.settings.schema import Model, PluginSink, Settings
+from slm_authz.settings.model_checks import check_models
+from slm_authz.settings.problems import Finding, error, warning
+from slm_authz.settings.schema import FileSink, OtlpSink, PluginSink, Settings
+from slm_authz.settings.words import closest
 
-_TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-_VISIBLE: Final = re.compile(r"[\x21-\x7e]{1,256}")
-_CODE: Final = re.compile(r"[a-z][a-z0-9_]{0,63}")
-
-
-def check(settings: Settings, plugins: Any) -> list[Problem]:
-    """All findings; `plugins` has the names of installed identity methods and audit sinks."""
-    problems: list[Problem] = []
-    for part in (_listen, _store, _models, _tiers, _policies, _paths):
-        problems.extend(part(settings))
-    problems.extend(_identity(settings, plugins))
-    problems.extend(_audit(settings, plugins))
-    problems.extend(check_limits(settings))
-    return problems
+_ENDPOINT: Final = re.compile(r"https?://[^\s/@]+(/[^\s@]*)?")
+_HOST: Final = re.compile(r"[0-9A-Za-z.:\[\]-]{1,253}")
+_DAY_MS: Final = 86_400_000
+_MESSAGE_BYTES: Final = (1 << 30, 4 << 30)
+"""What gRPC takes in one message with room to spare, and what Envoy's 32-bit buffer limits can say."""
 
 
-def error(path: str, message: str, fix: str) -> Problem:
-    """An error whose line the loader will find."""
-    return Problem("error", None, path, message, fix)
+class Plugins(msgspec.Struct, frozen=True):
+    """Names of installed entry points."""
+
+    identity: frozenset[str] = frozenset()
+    audit_sink: frozenset[str] = frozenset()
 
 
-def _listen(settings: Settings) -> Iterator[Problem]:
+def check(settings: Settings, plugins: Plugins) -> Iterator[Finding]:
+    """All findings, section by section."""
+    yield from _listen(settings)
+    yield from _sizes(settings)
+    yield from _times(settings)
+    yield from _store(settings)
+    yield from check_access(settings, plugins.identity)
+    yield from check_models(settings)
+    yield from check_limits(settings)
+    yield from _audit(settings, plugins.audit_sink)
+
+
+def _listen(settings: Settings) -> Iterator[Finding]:
+    seen: dict[str, str] = {}
     for name in ("grpc", "admin", "health"):
+        path = f"listen.{name}"
         try:
             address = parse_address(getattr(settings.listen, name))
         except ValueError as wrong:
-            yield error(f"listen.{name}", str(wrong), "Correct the address.")
+            yield error(path, f"`{name}`: {wrong}", "Correct the address.")
             continue
         if name != "health" and not address.local:
             yield error(
-                f"listen.{name}",
+                path,
                 f"listen.{name} beyond loopback and Unix sockets is not built in this release",
-                "Use 127.0.0.1, [::1] or unix:PATH.",
+                "Use 127.0.0.1, [::1] or unix:PATH, beside Envoy.",
             )
-    if settings.listen.max_body < 1024:
-        yield error("listen.max_body", "max_body is too small for any request", "Use at least 1KiB; 4MiB is usual.")
-    if settings.metering.lease < 1000:
-        yield error("metering.lease", "the lease is shorter than any call", "Use at least 1s; 15m is usual.")
-    if settings.metering.settle_wait >= settings.metering.lease:
-        yield error("metering.settle_wait", "a call may not wait longer than a lease", "Use a few hundred milliseconds.")
-    if settings.client_address.source == "xff" and settings.client_address.trusted_hops is None:
+        if _fixed(address) and address.target in seen:
+            yield error(
+                path,
+                f"{name} and {seen[address.target]} listen on the same address",
+                "Give each its own.",
+                f"listen.{seen[address.target]}",
+            )
+        seen.setdefault(address.target, name)
+    for index, host in enumerate(settings.listen.admin_hosts):
+        if _HOST.fullmatch(host) is None:
+            yield error(
+                f"listen.admin_hosts.{index}", "a host is a name or an address, without scheme and path", "Write it like localhost."
+            )
+
+
+def _fixed(address: Address) -> bool:
+    return address.path is not None or address.port != 0
+
+
+def _sizes(settings: Settings) -> Iterator[Finding]:
+    body, answer = _MESSAGE_BYTES
+    if not 1024 <= settings.listen.max_body <= body:
+        yield error("listen.max_body", "max_body must be from 1KiB to 1GiB", "4MiB is usual.")
+    if not 1024 <= settings.listen.max_answer < answer:
+        yield error("listen.max_answer", "max_answer must be from 1KiB to below 4GiB", "32MiB is usual.")
+
+
+def _times(settings: Settings) -> Iterator[Finding]:
+    metering, listen = settings.metering, settings.listen
+    if not 1000 <= metering.lease <= 7 * _DAY_MS:
+        yield error("metering.lease", "the lease must be from 1s to 7d", "It must outlive the longest call; 15m is usual.")
+    elif metering.settle_wait >= metering.lease:
         yield error(
-            "client_address",
-            "from: xff needs trusted_hops",
-            "Say how many proxies of yours stand before this gateway, such as trusted_hops: 1.",
+            "metering.settle_wait", "settle_wait must be shorter than the lease", "Use a few hundred milliseconds.", "metering.lease"
         )
-    if settings.client_address.source == "peer" and settings.client_address.trusted_hops is not None:
-        yield error("client_address.trusted_hops", "trusted_hops belongs to from: xff", "Remove it, or set from: xff.")
-
-
-def _store(settings: Settings) -> Iterator[Problem]:
-    if re.fullmatch(r"sqlite:///.+", settings.store.url) is None:
-        yield error("store.url", "the store's URL is not one that this release knows", "Use sqlite:///./var/slm-authz.db.")
-    if settings.workers > 1:
-        yield error("workers", "more than one worker needs a shared store", "Use workers: 1 with the embedded store.")
+    elif metering.settle_wait > 10_000:
+        yield warning("metering.settle_wait", "a call may wait longer than any gateway waits for its authorization", "250ms is usual.")
+    if listen.drain > 3_600_000:
+        yield error("listen.drain", "drain must be at most 1h", "10s is usual.")
     try:
         ZoneInfo(settings.time_zone)
-    except (ZoneInfoNotFoundError, ValueError):
-        yield error("time_zone", f"the time zone {settings.time_zone!r} is not known", "Use a name like Europe/Berlin or UTC.")
+    except (ZoneInfoNotFoundError, ValueError, OSError):  # OSError: a name that is a directory of the database, like `Europe`
+        yield error("time_zone", "this time zone is not known", "Use a name like UTC or Europe/Berlin.")
 
 
-def _travels(path: str, what: str, name: str) -> Iterator[Problem]:
-    if _VISIBLE.fullmatch(name) is None or "," in name:
-        yield error(path, f"{what} must be visible ASCII without spaces and commas, at most 256 bytes: it travels in headers", "Rename it.")
-
-
-def _models(settings: Settings) -> Iterator[Problem]:
-    spellings: dict[str, str] = {}
-    for name, model in settings.models.items():
-        path = f"models.{name}"
-        yield from _travels(path, "a model's name", name)
-        for index, spelling in enumerate((name, *model.aliases)):
-            place = f"{path}.aliases.{index - 1}" if index else path
-            if index:
-                yield from _travels(place, "an alias", spelling)
-            if spellings.get(spelling, name) != name or (index and spelling in (name, *model.aliases[: index - 1])):
-                yield error(place, f"`{spelling}` names two models, or one twice", "Every name and alias must be unique.")
-            spellings[spelling] = name
-        yield from _model_bounds(settings, path, model)
-
-
-def _model_bounds(settings: Settings, path: str, model: Model) -> Iterator[Problem]:
-    if model.default_output_tokens > model.max_output_tokens:
+def _store(settings: Settings) -> Iterator[Finding]:
+    url = settings.store.url
+    file = url.removeprefix("sqlite:///")
+    if not url.startswith("sqlite:///") or not file or file.endswith("/") or set(file) & set("?#") or not file.isprintable():
+        yield error("store.url", "the store's URL is not one that this release knows", "Use sqlite:///./var/slm-authz.db.")
+    elif file.startswith(":"):
         yield error(
-            f"{path}.default_output_tokens", "default_output_tokens is above max_output_tokens", "Lower it, or raise max_output_tokens."
+            "store.url", "the embedded store needs a file: keys and counters outlive the process", "Use sqlite:///./var/slm-authz.db."
         )
-    if model.context is not None and model.max_output_tokens > model.context:
+    for name in ("key_max_age", "key_max_stale"):
+        if name in settings.store.model_fields_set:
+            message = f"{name} has no effect with the embedded store: a change of a key is in force at once"
+            yield warning(f"store.{name}", message, f"Remove {name}.", "store.url")
+    if settings.workers > 1:
+        yield error("workers", "more than one worker needs a shared store", "Use workers: 1 with the embedded store.", "store.url")
+    address = settings.client_address
+    if address.source == "xff" and address.trusted_hops is None:
+        fix = "Say how many proxies of yours stand before this gateway, such as trusted_hops: 1."
+        yield error("client_address", "from: xff needs trusted_hops", fix)
+    if address.source == "peer" and address.trusted_hops is not None:
         yield error(
-            f"{path}.max_output_tokens", "max_output_tokens is above the context", "A model generates at most what its context holds."
+            "client_address.trusted_hops", "trusted_hops belongs to from: xff", "Remove it, or set from: xff.", "client_address.from"
         )
-    if settings.metering.bound == "strict" and model.context is None:
-        yield error(path, "`context` is mandatory with bound: strict", "Say how many tokens the server accepts in all.")
 
 
-def _tiers(settings: Settings) -> Iterator[Problem]:
-    for name, tier in settings.tiers.items():
-        yield from _travels(f"tiers.{name}", "a tier's name", name)
-        for index, pattern in enumerate(tier.models):
-            if not any(matches(pattern, model, spec.aliases) for model, spec in settings.models.items()):
-                known = ", ".join(settings.models)
-                yield error(f"tiers.{name}.models.{index}", f"no configured model is meant by `{pattern}`", f"Configured models: {known}.")
-
-
-def _policies(settings: Settings) -> Iterator[Problem]:
+def _audit(settings: Settings, installed: frozenset[str]) -> Iterator[Finding]:
+    if not settings.audit.sinks:
+        if settings.audit.on_failure == "deny":
+            yield error("audit.sinks", "on_failure: deny needs an audit sink", "Add {file: ./var/audit}.")
+        else:
+            yield warning("audit.sinks", "no audit sink is configured: nothing is recorded", "Add {file: ./var/audit}.")
     seen: set[str] = set()
-    for index, policy in enumerate(settings.policies):
-        path = f"policies.{index}"
-        if policy.name in seen:
-            yield error(f"{path}.name", f"two policies are named `{policy.name}`", "Rename one: the audit trail names them.")
-        seen.add(policy.name)
-        if _CODE.fullmatch(policy.deny.code) is None:
-            yield error(f"{path}.deny.code", "a code is lower-case letters, digits and underscores", "Write it like output_too_long.")
-
-
-def _paths(settings: Settings) -> Iterator[Problem]:
-    for index, rule in enumerate(settings.paths):
-        path = f"paths.{index}"
-        if not rule.prefix.startswith("/") or "//" in rule.prefix or "/." in rule.prefix or set(rule.prefix) & set("%?#;\\ "):
-            yield error(f"{path}.prefix", "a prefix is a plain path that begins with a slash", "Write it like /health or /v1/.")
-        if not rule.methods or any(_TOKEN.fullmatch(method) is None or method != method.upper() for method in rule.methods):
-            yield error(f"{path}.methods", "methods are upper-case HTTP methods", "Write them like [GET, POST].")
-
-
-def _identity(settings: Settings, plugins: Any) -> Iterator[Problem]:
-    seen: set[str] = set()
-    for index, entry in enumerate(settings.identity):
-        kind, path = entry.kind, f"identity.{index}"
-        if kind in seen:
-            yield error(path, f"the identity method {kind} stands here twice", "Merge the two entries.")
-        seen.add(kind)
-        if entry.anonymous is not None and entry.anonymous.tier not in settings.tiers:
-            yield error(
-                f"{path}.anonymous.tier", f"there is no tier `{entry.anonymous.tier}`", f"Configured tiers: {', '.join(settings.tiers)}."
-            )
-        if entry.model_extra and kind not in plugins.identity:
-            known = ", ".join(sorted({"api_key", "anonymous", *plugins.identity}))
-            yield error(f"{path}.{kind}", f"there is no identity method `{kind}`", f"Known: {known}. Others come as installed plugins.")
-        if entry.api_key is not None:
-            yield from _places(f"{path}.api_key.in", entry.api_key.places)
-
-
-def _places(path: str, places: Any) -> Iterator[Problem]:
-    seen: set[tuple[str, str]] = set()
-    for index, place in enumerate(places):
-        kind = "header" if place.header else "query" if place.query else "cookie"
-        name = place.header or place.query or place.cookie
-        key = (kind, f"{name.lower()} {place.scheme or ''}" if kind == "header" else name)
-        if key in seen:
-            yield error(f"{path}.{index}", "this place stands here twice", "Remove one of the two.")
-        seen.add(key)
-        if _TOKEN.fullmatch(name) is None or (kind == "header" and re.match(r"x[-_]slm[-_]|:|cookie$|host$", name, re.IGNORECASE)):
-            yield error(f"{path}.{index}", f"`{name}` cannot hold a credential", "Use a header like authorization or x-api-key.")
-
-
-def _audit(settings: Settings, plugins: Any) -> Iterator[Problem]:
     for index, sink in enumerate(settings.audit.sinks):
         path = f"audit.sinks.{index}"
-        if isinstance(sink, PluginSink) and (len(sink.model_extra or {}) != 1 or sink.kind not in plugins.audit_sink):
-            known = ", ".join(sorted({"file", "otlp", *plugins.audit_sink}))
-            yield error(path, f"there is no audit sink `{sink.kind}`", f"Known: {known}. Others come as installed plugins.")
-    if not settings.audit.sinks:
-        yield error("audit.sinks", "no audit sink is configured", "Add {file: ./var/audit}: without one nothing is recorded.")
+        if isinstance(sink, PluginSink):
+            yield from _plugin_sink(path, sink, installed)
+        elif isinstance(sink, FileSink):
+            yield from _file_sink(path, sink)
+        name = f"file {sink.file}" if isinstance(sink, FileSink) else "otlp" if isinstance(sink, OtlpSink) else sink.kind
+        if name in seen:
+            yield error(path, "this sink stands here twice: every event would be recorded twice", "Remove one of the two.")
+        seen.add(name)
+    endpoint = settings.telemetry.otlp_endpoint
+    if endpoint is not None and _ENDPOINT.fullmatch(endpoint) is None:
+        yield error(
+            "telemetry.otlp_endpoint",
+            "the endpoint is not an http:// or https:// URL without credentials",
+            "Write it like http://127.0.0.1:4317.",
+        )
+
+
+def _plugin_sink(path: str, sink: PluginSink, installed: frozenset[str]) -> Iterator[Finding]:
+    names = list(sink.model_extra or ())
+    known = sorted({"file", "otlp", *installed})
+    if len(names) != 1:
+        yield error(path, "name exactly one sink per list entry", f"Known: {', '.join(known)}. Others come as installed plugins.")
+    elif names[0] not in installed:
+        meant = closest(names[0], known)
+        fix = f"Did you mean `{meant}`?" if meant else f"Known: {', '.join(known)}. Others come as installed plugins."
+        yield error(path, f"there is no audit sink `{names[0]}`", fix)
+
+
+def _file_sink(path: str, sink: FileSink) -> Iterator[Finding]:
+    if sink.rotate < 1024:
+        yield error(f"{path}.rotate", "rotate must be at least 1KiB", "256MiB is usual.")
+    elif sink.max < sink.rotate:
+        yield error(
+            f"{path}.max", "max is smaller than rotate: no file would ever be kept", "Raise max, or lower rotate.", f"{path}.rotate"
+        )
+    if sink.keep < 60_000:
+        yield error(f"{path}.keep", "keep must be at least 1m", "30d is usual.")

@@ -2,38 +2,47 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
-import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import msgspec
-from pydantic import ValidationError
 
 from slm_authz.errors import ConfigError, UsageError
-from slm_authz.settings.checks import check
-from slm_authz.settings.problems import Problem
+from slm_authz.settings.address import SOCKET_BYTES
+from slm_authz.settings.checks import Plugins, check
+from slm_authz.settings.problems import Finding, Problem, error
+from slm_authz.settings.repair import Judged, judge
 from slm_authz.settings.schema import FileSink, Settings
-from slm_authz.settings.source import Document, read
+from slm_authz.settings.show import public
+from slm_authz.settings.source import MAX_BYTES, Document, read
 from slm_authz.settings.unbuilt import unbuilt
 
-_TAGS: Final = frozenset({"FileSink", "OtlpSink", "PluginSink", "Price", "literal['free']"})
+__all__ = ["EXAMPLE", "IDENTITY_GROUP", "SINK_GROUP", "Check", "Loaded", "Plugins", "database", "installed_plugins", "line_of", "load"]
+
 IDENTITY_GROUP: Final = "slm_authz.identity"
 SINK_GROUP: Final = "slm_authz.audit_sink"
+EXAMPLE: Final = Path(__file__).with_name("example.yaml")
+"""The commented file that everybody starts from."""
 
+Check = Callable[[Settings], Iterable[tuple[str, str, str]]]
+"""More that only another room can judge: errors as (path, message, fix)."""
 
-class Plugins(msgspec.Struct, frozen=True):
-    """Names of installed entry points."""
-
-    identity: frozenset[str] = frozenset()
-    audit_sink: frozenset[str] = frozenset()
+_SQLITE: Final = "sqlite:///"
+_SHORT: Final = 4
+"""A resolved value that is shorter is masked only where it is quoted: it is part of too many words to be a secret."""
 
 
 class Loaded(msgspec.Struct, frozen=True):
-    """A configuration that can be served. digest: of the text, part of every audit event; files: others that it refers to."""
+    """A configuration that can be served.
+
+    digest: of what it says, without secrets and comments; part of every audit event
+    lines: 1-based line of each dotted path; see `line_of`
+    files: others that it refers to by `{file: PATH}`
+    origins: dotted paths of values that are not in the file itself, with where they came from (`env NAME`, `file PATH`)
+    """
 
     path: Path
     settings: Settings
@@ -41,6 +50,11 @@ class Loaded(msgspec.Struct, frozen=True):
     warnings: tuple[Problem, ...]
     lines: dict[str, int]
     files: tuple[Path, ...]
+    origins: dict[str, str] = {}
+
+    def line_of(self, path: str) -> int | None:
+        """The line of a dotted path, or of the nearest thing around it that has one."""
+        return line_of(self.lines, path)
 
 
 def installed_plugins() -> Plugins:
@@ -49,100 +63,88 @@ def installed_plugins() -> Plugins:
     return Plugins(names[IDENTITY_GROUP], names[SINK_GROUP])
 
 
-def load(path: Path | str, env: Mapping[str, str], plugins: Plugins | None = None) -> Loaded:
-    """Read, validate and check one file. UsageError: there is no such file. ConfigError: it carries all problems."""
+def load(path: Path | str, env: Mapping[str, str], plugins: Plugins | None = None, checks: Sequence[Check] = ()) -> Loaded:
+    """Read, validate and check one file. UsageError: there is no such file. ConfigError: it carries all problems, warnings too."""
     path = Path(path)
-    try:
-        text = path.read_bytes()
-    except OSError as error:
-        raise UsageError(
-            f"The configuration {path} cannot be read: {error.strerror}.",
-            "Name one with -c FILE or SLM_AUTHZ_CONFIG; `slm-authz up` needs none.",
-        ) from error
-    document = read(text, path.parent, env)
+    base = path.parent.absolute()
+    document = read(_bytes_of(path), base, env)
     problems = list(document.problems)
     settings = None
-    if isinstance(document.data, dict):
-        settings = _validate(document, problems)
-    if settings is not None:
-        problems.extend(_placed(document, item) for item in check(settings, plugins or installed_plugins()))
-    problems.sort(key=lambda problem: (problem.line or 0, problem.path))
+    if document.data is not None:
+        findings, cleaned = unbuilt(document.data)
+        judged = judge(cleaned, [*document.missing, *(finding.path for finding in findings)])
+        settings = judged.settings
+        findings.extend(judged.findings)
+        if settings is not None:
+            found = (
+                *check(settings, plugins or installed_plugins()),
+                *_long_sockets(settings, base),
+                *_foreign(settings, document, checks),
+            )
+            findings.extend(finding for finding in found if not judged.void(finding))
+        problems.extend(_placed(document, finding) for finding in findings)
+        settings = None if _repaired(judged) else settings
+    problems.sort(key=lambda problem: problem.line or 0)
     if settings is None or any(problem.severity == "error" for problem in problems):
-        raise ConfigError(f"The configuration {path} has problems.", problems)
-    digest = hashlib.sha256(text).hexdigest()[:16]
-    return Loaded(path, _absolute(settings, path.parent.absolute()), digest, tuple(problems), document.lines, tuple(document.files))
+        raise ConfigError(_summary(path, problems), problems)
+    digest = hashlib.sha256(msgspec.json.encode(public(settings, document.origins), order="sorted")).hexdigest()[:16]
+    return Loaded(path, _absolute(settings, base), digest, tuple(problems), document.lines, tuple(document.files), document.origins)
 
 
-def _validate(document: Document, problems: list[Problem]) -> Settings | None:
-    findings, cleaned = unbuilt(document.data)
-    problems.extend(Problem("error", line_of(document.lines, path), path, message, fix) for path, message, fix in findings)
+def _bytes_of(path: Path) -> bytes:
     try:
-        return Settings.model_validate(cleaned)
-    except ValidationError as error:
-        known = {problem.path for problem in problems}
-        for item in error.errors(include_url=False, include_input=False, include_context=False):
-            problem = _problem(document, item)
-            if problem.path not in known:
-                known.add(problem.path)
-                problems.append(problem)
-        return None
+        with path.open("rb") as file:
+            return file.read(MAX_BYTES + 1)
+    except (OSError, ValueError) as wrong:  # ValueError: a NUL in the name
+        why = getattr(wrong, "strerror", None) or "this is not a file's name"
+        raise UsageError(
+            f"The configuration {path} cannot be read: {why}.",
+            "Name one with -c FILE or SLM_AUTHZ_CONFIG; `slm-authz up` needs none.",
+        ) from wrong
 
 
-def _problem(document: Document, item: Any) -> Problem:
-    location = [str(part) for part in item["loc"] if str(part) not in _TAGS]
-    path = ".".join(location)
-    message, fix = _words(item, location)
-    line = line_of(document.lines, path)
-    for secret in document.secrets:
+def _repaired(judged: Judged) -> bool:
+    """Whether the tree says something else than the file: it may be judged, never served."""
+    return bool(judged.doubtful or judged.findings)
+
+
+def _summary(path: Path, problems: Sequence[Problem]) -> str:
+    errors = [problem for problem in problems if problem.severity == "error"]
+    first = errors[0]
+    more = f", and {len(errors) - 1} more" if len(errors) > 1 else ""
+    return f"The configuration {path} has errors: line {first.line}: {first.message}{more}. `slm-authz config check -c {path}` names all."
+
+
+def _long_sockets(settings: Settings, base: Path) -> Iterator[Finding]:
+    for name, socket in _sockets(settings, base).items():
+        if len(socket.encode()) - len("unix:") > SOCKET_BYTES:
+            fix = "Put the socket into a directory with a shorter name."
+            yield error(
+                f"listen.{name}", f"the socket's whole path is longer than the {SOCKET_BYTES} bytes that a Unix socket can have", fix
+            )
+
+
+def _foreign(settings: Settings, document: Document, checks: Sequence[Check]) -> Iterator[Finding]:
+    """Other rooms' findings. They may quote parts of a value, so of one from elsewhere only what stands before the colon is told."""
+    for check_more in checks:
+        for path, message, fix in check_more(settings):
+            yield error(path, message.partition(":")[0] if path in document.origins else message, fix)
+
+
+def _placed(document: Document, finding: Finding) -> Problem:
+    line = line_of(document.lines, finding.path)
+    path = finding.path.replace("\x00", "?")
+    return Problem(finding.severity, line, path, _masked(document, finding.message), _masked(document, finding.fix))
+
+
+def _masked(document: Document, text: str) -> str:
+    """Without any value that came from the environment or another file, quoted in whichever way, and without control characters."""
+    for secret in sorted(set(document.secrets), key=len, reverse=True):
         if secret:
-            message = message.replace(secret, "***")
-    return Problem("error", line, path, message, fix)
-
-
-def _words(item: Any, location: list[str]) -> tuple[str, str]:
-    """Plain words for pydantic's."""
-    kind, name = item["type"], location[-1] if location else "the file"
-    if kind == "extra_forbidden":
-        known = _siblings(location)
-        close = difflib.get_close_matches(name, known, n=1)
-        fix = f"Did you mean `{close[0]}`?" if close else f"Known here: {', '.join(sorted(known))}." if known else "Remove it."
-        return f"`{name}` is not a key of the configuration", fix
-    if kind == "missing":
-        return f"`{name}` is missing", f"Add {name}."
-    if kind == "value_error":
-        return item["msg"].removeprefix("Value error, "), "Correct this entry." if name.isdigit() else f"Correct {name}."
-    message = item["msg"][0].lower() + item["msg"][1:]
-    return f"`{name}`: {message}", f"Correct the value of {name}; `slm-authz config schema` describes it."
-
-
-def _siblings(location: list[str]) -> list[str]:
-    """Names that the schema knows where an unknown one stood."""
-    model: Any = Settings
-    for part in location[:-1]:
-        model = _step(model, part)
-        if model is None:
-            return []
-    fields = getattr(model, "model_fields", None)
-    return [field.alias or name for name, field in fields.items()] if fields else []
-
-
-def _step(model: Any, part: str) -> Any:
-    fields = getattr(model, "model_fields", {})
-    for name, field in fields.items():
-        if part in (name, field.alias):
-            return _node_in(field.annotation)
-    return model if not fields or part.isdigit() or model is not Settings else None
-
-
-def _node_in(annotation: Any) -> Any:
-    """The schema node inside an annotation such as `tuple[LimitSpec, ...]` or `Mapping[str, Tier]`."""
-    if isinstance(annotation, type) and hasattr(annotation, "model_fields"):
-        return annotation
-    for inner in getattr(annotation, "__args__", ()):
-        found = _node_in(inner)
-        if found is not None:
-            return found
-    return None
+            text = text.replace(f"`{secret}`", "`***`").replace(repr(str(secret)), "'***'")
+        if len(secret) >= _SHORT:
+            text = text.replace(secret, "***").replace(repr(str(secret))[1:-1], "***")
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def line_of(lines: Mapping[str, int], path: str) -> int | None:
@@ -154,8 +156,10 @@ def line_of(lines: Mapping[str, int], path: str) -> int | None:
     return lines.get("", 1)
 
 
-def _placed(document: Document, problem: Problem) -> Problem:
-    return msgspec.structs.replace(problem, line=line_of(document.lines, problem.path))
+def _sockets(settings: Settings, base: Path) -> dict[str, str]:
+    """Unix sockets among the listeners, relative to the file."""
+    values = {name: getattr(settings.listen, name) for name in ("grpc", "admin", "health")}
+    return {name: f"unix:{(base / value.removeprefix('unix:')).as_posix()}" for name, value in values.items() if value.startswith("unix:")}
 
 
 def _absolute(settings: Settings, base: Path) -> Settings:
@@ -163,24 +167,16 @@ def _absolute(settings: Settings, base: Path) -> Settings:
     sinks = tuple(
         sink.model_copy(update={"file": base / sink.file}) if isinstance(sink, FileSink) else sink for sink in settings.audit.sinks
     )
-    listen = settings.listen
-    sockets = {
-        name: f"unix:{(base / value.removeprefix('unix:')).as_posix()}"
-        for name in ("grpc", "admin", "health")
-        if (value := getattr(listen, name)).startswith("unix:")
-    }
-    store = settings.store
-    match = re.fullmatch(r"sqlite:///(.+)", store.url)
-    url = f"sqlite:///{base / match[1]}" if match else store.url
+    file = settings.store.url.removeprefix(_SQLITE)
     return settings.model_copy(
         update={
             "audit": settings.audit.model_copy(update={"sinks": sinks}),
-            "listen": listen.model_copy(update=sockets),
-            "store": store.model_copy(update={"url": url}),
+            "listen": settings.listen.model_copy(update=_sockets(settings, base)),
+            "store": settings.store.model_copy(update={"url": f"{_SQLITE}{base / file}"}),
         }
     )
 
 
 def database(settings: Settings) -> Path:
     """The SQLite file of the embedded store."""
-    return Path(settings.store.url.removeprefix("sqlite:///"))
+    return Path(settings.store.url.removeprefix(_SQLITE))

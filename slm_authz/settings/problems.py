@@ -15,3 +15,23 @@ class Problem(msgspec.Struct, frozen=True):
     path: str
     message: str
     fix: str
+
+
+class Finding(msgspec.Struct, frozen=True):
+    """A problem before its line is known. needs: other paths that it was concluded from; a mistake there makes it void."""
+
+    severity: Literal["error", "warning"]
+    path: str
+    message: str
+    fix: str
+    needs: tuple[str, ...] = ()
+
+
+def error(path: str, message: str, fix: str, *needs: str) -> Finding:
+    """What must be corrected before the file can be served."""
+    return Finding("error", path, message, fix, needs)
+
+
+def warning(path: str, message: str, fix: str, *needs: str) -> Finding:
+    """What is probably not meant."""
+    return Finding("warning", path, message, fix, needs)

@@ -2,259 +2,92 @@
 
 Enters: plain mappings (from `source`). Leaves: `Settings`. Shapes and single values are judged here; what needs two places at
 once (an unknown model in a tier) is judged in `checks`; what this release does not build is refused by name in `unbuilt`.
-Durations are milliseconds, sizes bytes, money nanos (see `slm_authz.units`).
+The texts below attributes become the reference page and the JSON Schema's descriptions (`reference`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, ConfigDict, Discriminator, Field, Tag
 
-from slm_authz.units import MAX_COUNT, parse_duration, parse_money, parse_size
+from slm_authz.settings.fields import (
+    By,
+    Count,
+    Currency,
+    Duration,
+    FilePath,
+    Money,
+    Node,
+    Outage,
+    Per,
+    Positive,
+    Ratio,
+    Size,
+    Text,
+    Version,
+)
+from slm_authz.settings.schema_access import (
+    DEFAULT_PLACES,
+    AnonymousMethod,
+    ApiKeyMethod,
+    ClientAddress,
+    IdentityEntry,
+    Listen,
+    PathRule,
+    Place,
+    Policy,
+    PolicyDeny,
+    Store,
+    Tls,
+    all_defaults,
+)
+from slm_authz.settings.schema_limits import LimitSpec, Model, Price, Tier
 
-Duration = Annotated[
-    int, BeforeValidator(parse_duration), Field(json_schema_extra={"type": ["string", "integer"], "examples": ["30d", "90s"]})
-]
-Size = Annotated[int, BeforeValidator(parse_size), Field(json_schema_extra={"type": ["string", "integer"], "examples": ["4MiB"]})]
-Money = Annotated[
-    int, BeforeValidator(parse_money), Field(le=MAX_COUNT, json_schema_extra={"type": ["string", "integer"], "examples": ["0.05"]})
-]
-Count = Annotated[int, Field(strict=True, ge=0, le=MAX_COUNT)]
-Positive = Annotated[int, Field(strict=True, ge=1, le=MAX_COUNT)]
-Outage = Literal["deny", "local", "allow"]
-By = Literal["key", "client", "tenant", "address", "model"]
-Per = Literal["second", "minute", "hour", "day", "week", "month"]
-
-
-class Node(BaseModel):
-    """Base of every mapping in the file: unknown keys are errors, values do not change."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_by_name=False, validate_by_alias=True)
-
-
-class Tls(Node):
-    """Transport security of the gRPC listener."""
-
-    cert: Path
-    key: Path
-    client_ca: Path | None = None
-
-
-class Listen(Node):
-    """Where the service listens, and how large a message may be."""
-
-    grpc: str = "127.0.0.1:9001"
-    admin: str = "127.0.0.1:9002"
-    admin_hosts: tuple[str, ...] = ("localhost", "127.0.0.1")
-    health: str = "127.0.0.1:9003"
-    max_body: Size = 4 << 20
-    max_answer: Size = 32 << 20
-    drain: Duration = 10_000
-    tls: Tls | None = None
-    grpc_token: str | None = None
-
-
-class ClientAddress(Node):
-    """Which address `allow_ip`, `by: address` and the audit's `source` mean."""
-
-    source: Literal["peer", "xff"] = Field("peer", alias="from")
-    trusted_hops: Annotated[int, Field(strict=True, ge=1, le=32)] | None = None
-
-
-class Store(Node):
-    """Where keys, counters and pending records live."""
-
-    url: str = "sqlite:///./var/slm-authz.db"
-    on_outage: Outage = "deny"
-    keys_url: str | None = None
-    key_max_age: Duration = 5_000
-    key_max_stale: Duration = 600_000
-
-
-class Place(Node):
-    """One place in a request where a credential may stand."""
-
-    header: str | None = None
-    scheme: str | None = None
-    query: str | None = None
-    cookie: str | None = None
-
-    @model_validator(mode="after")
-    def _one_place(self) -> Place:
-        if sum(place is not None for place in (self.header, self.query, self.cookie)) != 1:
-            raise ValueError("name exactly one of header, query, cookie")
-        if self.scheme is not None and self.header is None:
-            raise ValueError("scheme belongs to a header")
-        return self
-
-
-DEFAULT_PLACES = (Place(header="authorization", scheme="Bearer"), Place(header="x-api-key"), Place(header="api-key"))
-
-
-class ApiKeyMethod(Node):
-    """API keys in the product's own format."""
-
-    places: tuple[Place, ...] = Field(DEFAULT_PLACES, alias="in", min_length=1)
-
-
-class AnonymousMethod(Node):
-    """Callers without any credential; their client is `anonymous`."""
-
-    tier: str
-
-
-class IdentityEntry(Node):
-    """One identity method; exactly one member. Methods of installed plugins stand under their entry point's name."""
-
-    model_config = ConfigDict(extra="allow", frozen=True)
-
-    api_key: ApiKeyMethod | None = None
-    anonymous: AnonymousMethod | None = None
-
-    @property
-    def kind(self) -> str:
-        """The one method that this entry names."""
-        return next(iter(self.model_fields_set | set(self.model_extra or ())))
-
-    @model_validator(mode="after")
-    def _one_method(self) -> IdentityEntry:
-        if len(self.model_fields_set | set(self.model_extra or ())) != 1:
-            raise ValueError("name exactly one identity method per list entry")
-        return self
-
-
-class LimitSpec(Node):
-    """One limit: exactly one of requests, tokens, cost, concurrent; all but concurrent need `per`."""
-
-    requests: Positive | None = None
-    tokens: Positive | None = None
-    cost: Annotated[Money, Field(ge=1)] | None = None
-    concurrent: Positive | None = None
-    per: Per | None = None
-    algorithm: Literal["fixed", "gcra"] = "fixed"
-    burst: Positive | None = None
-    by: By | None = None
-    models: tuple[str, ...] | None = None
-    on_outage: Outage | None = None
-    name: str | None = None
-
-    @property
-    def kind(self) -> Literal["requests", "tokens", "cost", "concurrent"]:
-        """What is counted."""
-        if self.requests is not None:
-            return "requests"
-        if self.tokens is not None:
-            return "tokens"
-        return "cost" if self.cost is not None else "concurrent"
-
-    @property
-    def size(self) -> int:
-        """The limit itself, in requests, tokens, nanos or calls at once."""
-        sizes = (self.requests, self.tokens, self.cost, self.concurrent)
-        return next(size for size in sizes if size is not None)
-
-    @model_validator(mode="after")
-    def _whole(self) -> LimitSpec:
-        if sum(kind is not None for kind in (self.requests, self.tokens, self.cost, self.concurrent)) != 1:
-            raise ValueError("name exactly one of requests, tokens, cost, concurrent")
-        if self.concurrent is not None:
-            if self.per is not None or self.algorithm != "fixed" or self.burst is not None:
-                raise ValueError("a concurrent limit has no per, algorithm or burst: it counts calls that run at once")
-        elif self.per is None:
-            raise ValueError("add per: second, minute, hour, day, week or month")
-        if self.algorithm == "gcra" and self.per == "month":
-            raise ValueError("gcra needs a period of fixed length: a month has none; use day or week, or a fixed window")
-        if self.burst is not None and self.algorithm != "gcra":
-            raise ValueError("burst belongs to algorithm: gcra")
-        return self
-
-
-class Price(Node):
-    """Price of tokens: `input` and `output` per `per` tokens, in nanos of the file's currency."""
-
-    input: Money
-    output: Money
-    per: Positive = 1_000_000
-
-
-class Model(Node):
-    """A model that the upstream serves, and what is known about its bounds."""
-
-    aliases: tuple[str, ...] = ()
-    context: Positive | None = None
-    default_output_tokens: Positive = 1024
-    max_output_tokens: Positive = 4096
-    template_tokens: Count = 64
-    tokens_per_byte: Literal[1, 3, 11] | None = None
-    image_tokens: Count | None = None
-    cap_absent: Literal["default", "inject", "refuse"] = "default"
-    price: Price | Literal["free"] | None = None
-    limits: tuple[LimitSpec, ...] = ()
-
-
-class Tier(Node):
-    """What a class of clients may use, and how much of it."""
-
-    weight: Positive = 1
-    models: tuple[str, ...] = Field(min_length=1)
-    limits: tuple[LimitSpec, ...] = ()
-
-
-class PathRule(Node):
-    """A path beyond the known API paths that may pass."""
-
-    prefix: str
-    methods: tuple[str, ...] = ("GET",)
-    model: Literal["none"]
-    identity: Literal["none"] | None = None
-
-
-class PolicyDeny(Node):
-    """What a caller is told when the policy fires."""
-
-    status: Annotated[int, Field(strict=True, ge=400, le=499)] = 403
-    code: str = "policy"
-    message: str = "This request is not allowed by policy."
-
-
-class Policy(Node):
-    """One CEL expression; `true` fires it."""
-
-    name: str
-    when: str
-    deny: PolicyDeny = PolicyDeny()
-    mode: Literal["enforce", "shadow"] = "enforce"
+__all__ = [
+    "DEFAULT_PLACES", "AnonymousMethod", "ApiKeyMethod", "Audit", "By", "ClientAddress", "Count", "Duration", "FileSink", "IdentityEntry",
+    "LimitSpec", "Listen", "Metering", "Model", "Money", "Node", "OtlpOptions", "OtlpSink", "Outage", "PathRule", "Per", "Place",
+    "PluginSink", "Policy", "PolicyDeny", "Positive", "Price", "Settings", "Size", "Store", "Telemetry", "Tier", "Tls",
+]  # fmt: skip
 
 
 class Metering(Node):
     """How token use is bounded before a call, and learned after it."""
 
     bound: Literal["estimate", "strict", "tokenizer"] = "estimate"
+    """What a call holds: an `estimate` of its input, or a `strict` upper bound. `tokenizer` is not built in this release."""
     usage_from: Literal["access_log", "ext_proc", "none"] = "access_log"
+    """`access_log`: Envoy reads the usage and reports it; `none`: only requests can be limited. `ext_proc` is not built in this release."""
     lease: Duration = 900_000
+    """How long a hold and its slot live without a sign of life."""
     settle_wait: Duration = 250
+    """How long a call may wait for a concurrency slot."""
 
 
 class FileSink(Node):
     """Audit events as JSON lines in a directory, rotated and bounded."""
 
-    file: Path
+    file: FilePath
+    """The directory, made where it is missing."""
     rotate: Size = 256 << 20
+    """A file larger than this is closed and a new one begun."""
     keep: Duration = 30 * 86_400_000
+    """Older files are deleted."""
     max: Size = 10 << 30
+    """All files together; the oldest go first."""
 
 
 class OtlpOptions(Node):
-    """Audit events as OpenTelemetry spans; where to is under `telemetry`."""
+    """Nothing yet: where spans go is under `telemetry`."""
 
 
 class OtlpSink(Node):
     """Audit events as OpenTelemetry spans."""
 
-    otlp: OtlpOptions = OtlpOptions()
+    otlp: Annotated[OtlpOptions, BeforeValidator(all_defaults)] = OtlpOptions()
+    """An empty mapping: where spans go is under `telemetry`."""
 
 
 class PluginSink(Node):
@@ -274,35 +107,68 @@ class PluginSink(Node):
         return value if isinstance(value, Mapping) else {}
 
 
+def _sink_kind(value: Any) -> str:
+    if isinstance(value, FileSink) or (isinstance(value, Mapping) and "file" in value):
+        return "<file>"
+    if isinstance(value, OtlpSink) or (isinstance(value, Mapping) and "otlp" in value):
+        return "<otlp>"
+    return "<plugin>"
+
+
+Sink = Annotated[
+    Annotated[FileSink, Tag("<file>")] | Annotated[OtlpSink, Tag("<otlp>")] | Annotated[PluginSink, Tag("<plugin>")],
+    Discriminator(_sink_kind),
+]
+
+
 class Audit(Node):
     """Where audit events go, and what happens when they cannot."""
 
-    sinks: tuple[FileSink | OtlpSink | PluginSink, ...] = (FileSink(file=Path("./var/audit")),)
+    sinks: tuple[Sink, ...] = (FileSink(file=Path("./var/audit")),)
+    """`{file: DIRECTORY, …}`, `{otlp: {}}`, or an installed plugin's name and mapping."""
     on_failure: Literal["drop", "deny"] = "drop"
+    """What happens to a call whose event cannot be recorded: `drop` the event and count it, or `deny` the call."""
 
 
 class Telemetry(Node):
     """OpenTelemetry export; OTEL_* environment variables work too."""
 
-    otlp_endpoint: str | None = None
-    sample_ratio: Annotated[float, Field(ge=0, le=1)] = 0.1
+    otlp_endpoint: Text | None = None
+    """Where spans go over gRPC, like http://127.0.0.1:4317."""
+    sample_ratio: Ratio = 0.1
+    """Part of the spans that are kept where the caller's trace does not decide; audit lines are never sampled."""
 
 
 class Settings(Node):
     """The whole file."""
 
-    version: Literal[1]
+    version: Version
+    """Of the schema: 1."""
     listen: Listen = Listen()
+    """Where the service listens."""
     workers: Positive = 1
+    """Processes; more than one needs a shared store."""
     client_address: ClientAddress = ClientAddress()
+    """Whose address counts."""
     store: Store = Store()
-    identity: tuple[IdentityEntry, ...] = Field(min_length=1)
-    currency: Annotated[str, Field(pattern=r"^[A-Z]{3}$")] = "USD"
-    time_zone: str = "UTC"
-    models: Mapping[str, Model] = Field(min_length=1)
-    tiers: Mapping[str, Tier] = Field(min_length=1)
+    """Where keys and counters live."""
+    identity: Annotated[tuple[IdentityEntry, ...], Field(min_length=1)]
+    """Who may call: a credential belongs to the method whose shape it has."""
+    currency: Currency = "USD"
+    """ISO 4217 code of all money in the file."""
+    time_zone: Text = "UTC"
+    """IANA name; days, weeks and months begin there."""
+    models: Annotated[Mapping[str, Model], Field(min_length=1)]
+    """Models by the name that the model server knows."""
+    tiers: Annotated[Mapping[str, Tier], Field(min_length=1)]
+    """Classes of clients by name."""
     paths: tuple[PathRule, ...] = ()
+    """What may pass beyond the known API paths and GET /v1/models."""
     policies: tuple[Policy, ...] = ()
+    """CEL expressions that refuse requests."""
     metering: Metering = Metering()
+    """How token use is bounded and learned."""
     audit: Audit = Audit()
+    """Where the audit trail goes."""
     telemetry: Telemetry = Telemetry()
+    """OpenTelemetry export."""
