@@ -1,13 +1,17 @@
-"""Audit events as JSON lines in a private directory: one object per line, rotated by size, bounded by age and total size.
+"""Audit events as JSON lines in a private directory: one object per line, rotated by size and day, bounded by age and total size.
 
-A batch is written whole or not at all: after a short write the file is cut back to its last whole line, and the batch is offered again.
-At the start a torn last line, left by a crash, is cut off; its event is still in the outbox.
+A batch is on disk whole (written and synced) or not at all: after a failed write the file is cut back to its last whole line, and the
+recorder offers the batch again. What the newest lines already hold is not written twice, so a batch that a crash left unacknowledged does no harm.
 """
 
 from __future__ import annotations
 
+import logging
 import os
+import re
+import stat
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -16,89 +20,133 @@ import msgspec
 from slm_authz.audit.event import AuditEvent
 from slm_authz.errors import StoreError
 
+log = logging.getLogger(__name__)
+
 _encode: Final = msgspec.json.Encoder().encode
-PATTERN: Final = "audit-*.jsonl"
-_TAIL: Final = 8 << 20
+_NAME: Final = re.compile(r"audit-(\d{14})\.jsonl", re.ASCII)
+_TAIL: Final = 32 << 20
+"""Bytes of the newest lines whose ids are known at start: more than can be waiting for an acknowledgement after a crash."""
+_DAY_MS: Final = 86_400_000
+
+
+def trail_files(directory: Path) -> list[Path]:
+    """The trail's files, oldest first. OSError: the directory cannot be read."""
+    return sorted(path for path in directory.iterdir() if _NAME.fullmatch(path.name))
 
 
 class FileSink:
-    """`rotate` and `max_total` in bytes, `keep` and the clock in milliseconds. Files sort by time."""
+    """`rotate` and `max_total` in bytes, `keep` and the clock in milliseconds. StoreError: the directory cannot be used as it is.
+
+    A file is closed when it reaches `rotate`, half of `max_total` or the age of a day; closed files go when their last line is older
+    than `keep`, or, oldest first, when all files together would exceed `max_total`.
+    """
 
     def __init__(self, directory: Path, *, rotate: int, keep: int, max_total: int, clock: Callable[[], int]) -> None:
         self._directory = directory
-        self._rotate = rotate
+        self._rotate = max(1, min(rotate, max_total // 2))
         self._keep = keep
         self._max_total = max_total
         self._clock = clock
+        self._torn = False
+        self._closed = False
         try:
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            if directory.stat().st_mode & 0o077:
-                raise StoreError(f"The audit directory {directory} is open to others.", f"Run: chmod 700 {directory}")
-            self._open(self._newest() or self._fresh())
+            files = _checked(directory)
+            self._path, self._file = self._resume(files[-1]) if files else self._begin(clock())
+            self._size = end_of_last_line(self._file)
+            os.ftruncate(self._file, self._size)
+            self._prune(clock())
+            self._known = self.recent_ids()
         except OSError as error:
             raise StoreError(f"The audit directory {directory} cannot be used: {error.strerror}.") from error
 
-    def _newest(self) -> Path | None:
-        return max(self._directory.glob(PATTERN), default=None)
-
-    def _fresh(self) -> Path:
-        stamp = self._clock()
-        return self._directory / f"audit-{stamp:014d}.jsonl"
-
-    def _open(self, path: Path) -> None:
-        self._path = path
-        self._file = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        self._size = _end_of_last_line(self._file)
-        os.ftruncate(self._file, self._size)
-        os.lseek(self._file, self._size, os.SEEK_SET)
-
     def recent_ids(self) -> set[str]:
-        """Decision ids of decision events in the last lines: after a crash, those are not written again."""
+        """`EVENT DECISION_ID` of the newest lines."""
         ids: set[str] = set()
-        for path in sorted(self._directory.glob(PATTERN))[-2:]:
-            for line in _last_lines(path, _TAIL):
-                try:
-                    event = msgspec.json.decode(line, type=_Identity)
-                except msgspec.MsgspecError:
-                    continue
-                if event.decision_id is not None:
-                    ids.add(f"{event.event} {event.decision_id}")
+        left = _TAIL
+        for path in reversed(trail_files(self._directory)):
+            for line in _last_lines(path, left):
+                with suppress(msgspec.MsgspecError):
+                    event = _identity(line)
+                    if event.decision_id is not None:
+                        ids.add(f"{event.event} {event.decision_id}")
+            left -= path.stat().st_size
+            if left <= 0:
+                break
         return ids
 
     def write(self, events: Sequence[AuditEvent]) -> None:
-        """Append all events, or raise OSError and leave the file as it was."""
-        data = b"".join([_encode(event) + b"\n" for event in events])
-        if self._size and self._size + len(data) > self._rotate:
-            os.close(self._file)
-            fresh = self._fresh()
-            while fresh <= self._path:
-                fresh = fresh.with_name(f"audit-{int(self._path.stem.removeprefix('audit-')) + 1:014d}.jsonl")
-            self._open(fresh)
-            self._prune()
+        """Append and sync all events, or raise OSError and leave the file as it was."""
+        known = self._known
+        data = b"".join([_encode(event) + b"\n" for event in events if not known or f"{event.event} {event.decision_id}" not in known])
+        if not data:
+            return
+        if self._torn:
+            self._mend()
+        now = self._clock()
+        if self._size and (self._size + len(data) > self._rotate or now - _began(self._path) >= _DAY_MS):
+            self._turn(now)
+        self._append(data)
+
+    def _append(self, data: bytes) -> None:
         view, written = memoryview(data), 0
         try:
             while written < len(data):
-                written += os.write(self._file, view[written:])
+                written += os.pwrite(self._file, view[written:], self._size + written)
+            os.fsync(self._file)
         except OSError:
-            os.ftruncate(self._file, self._size)
-            os.lseek(self._file, self._size, os.SEEK_SET)
+            self._torn = True
+            with suppress(OSError):  # what cannot be cut now is cut before the next write
+                self._mend()
             raise
         self._size += len(data)
 
-    def _prune(self) -> None:
-        """Remove what is older than `keep`, and the oldest beyond `max_total`; never the file in use."""
-        oldest = self._clock() - self._keep
-        total = 0
-        for path in sorted(self._directory.glob(PATTERN), reverse=True):
-            status = path.stat()
-            total += status.st_size
-            if path != self._path and (status.st_mtime_ns // 1_000_000 < oldest or total > self._max_total):
-                path.unlink()
+    def _mend(self) -> None:
+        os.ftruncate(self._file, self._size)
+        self._torn = False
+
+    def _resume(self, path: Path) -> tuple[Path, int]:
+        return path, os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+
+    def _begin(self, now: int) -> tuple[Path, int]:
+        """A new file. Its name sorts after all others, even where the clock went back."""
+        files = trail_files(self._directory)
+        stamp = max(now, _began(files[-1]) + 1) if files else now
+        path = self._directory / f"audit-{stamp:014d}.jsonl"
+        descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        parent = os.open(self._directory, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(parent)  # else the name could be lost with the power, and the lines with it
+        finally:
+            os.close(parent)
+        return path, descriptor
+
+    def _turn(self, now: int) -> None:
+        # The new file first: were the old one closed and the disk full, its number would soon belong to somebody else's file.
+        path, descriptor = self._begin(now)
+        os.close(self._file)
+        self._path, self._file, self._size = path, descriptor, 0
+        self._prune(now)
+
+    def _prune(self, now: int) -> None:
+        """Remove closed files that are too old, and the oldest beyond the total; never the one in use."""
+        left = self._max_total - max(self._rotate, self._size)
+        for path in reversed(trail_files(self._directory)):
+            if path == self._path:
+                continue
+            try:
+                status = path.stat()
+                left -= status.st_size
+                if left < 0 or status.st_mtime_ns // 1_000_000 < now - self._keep:
+                    path.unlink()
+            except OSError as error:
+                log.warning("the old audit file %s cannot be removed: %s", path.name, error.strerror)
 
     def close(self) -> None:
-        """Flush to disk and close."""
-        os.fsync(self._file)
-        os.close(self._file)
+        """Release the file; all of it is on disk already."""
+        if not self._closed:
+            self._closed = True
+            os.close(self._file)
 
 
 class _Identity(msgspec.Struct):
@@ -106,7 +154,29 @@ class _Identity(msgspec.Struct):
     decision_id: str | None
 
 
-def _end_of_last_line(descriptor: int) -> int:
+_identity: Final = msgspec.json.Decoder(_Identity).decode
+
+
+def _began(path: Path) -> int:
+    match = _NAME.fullmatch(path.name)
+    return int(match[1]) if match is not None else 0
+
+
+def _checked(directory: Path) -> list[Path]:
+    """The files, after a look at who may read them."""
+    if directory.stat().st_mode & 0o077:
+        raise StoreError(f"The audit directory {directory} is open to others.", f"Run: chmod 700 {directory}")
+    files = trail_files(directory)
+    for path in files:
+        mode = path.lstat().st_mode
+        if not stat.S_ISREG(mode):
+            raise StoreError(f"{path} is no regular file.", "Remove it: only this service writes there.")
+        if mode & 0o077:
+            raise StoreError(f"The audit file {path} is open to others.", f"Run: chmod 600 {path}")
+    return files
+
+
+def end_of_last_line(descriptor: int) -> int:
     """The size of the file without a torn last line."""
     end = os.fstat(descriptor).st_size
     while end:

@@ -1,6 +1,8 @@
 """Outcome + CallFacts → AuditEvent: the public record. Pure.
 
-Strings are capped and control characters escaped, so that a line stays a line. A refusal charged nothing: 0 tokens, `usage_source: none`.
+Strings are capped and control characters escaped, so that a line stays a line and no value moves a cursor. A refusal charged nothing, and
+that is known: 0 tokens, cost "0", `usage_source: none`. `time` is when the call was decided, on its correction too: the sum of its events
+belongs to the windows of its admission.
 """
 
 from __future__ import annotations
@@ -14,24 +16,34 @@ from slm_authz.quota.outcome import Outcome
 from slm_authz.units import format_money
 
 CAP: Final = 512
-_PARENT: Final = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2}).*")
+"""Characters of one string, after escaping."""
+_PARENT: Final = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?", re.ASCII)
 _NO_TRACE: Final = "0" * 32
+_NO_SPAN: Final = "0" * 16
 
 
 def trace_parent(traceparent: str | None) -> tuple[str, str, int] | None:
-    """(trace id, span id, flags) of a W3C traceparent; None where it is absent or invalid."""
+    """(trace id, span id, flags) of a traceparent (W3C Trace Context, 3.2); None where it is absent or invalid."""
     match = _PARENT.fullmatch(traceparent) if traceparent else None
-    if match is None or match[1] == _NO_TRACE or match[2] == "0" * 16:
+    if match is None or match[2] == _NO_TRACE or match[3] == _NO_SPAN:
         return None
-    return match[1], match[2], int(match[3], 16)
+    if match[1] == "ff" or (match[1] == "00" and match[5] is not None):
+        return None
+    return match[2], match[3], int(match[4], 16)
 
 
 def _text(value: str | None) -> str | None:
     if value is None:
         return None
     if not value.isprintable():
-        value = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in value)
+        # Cut first: escaping may make one character ten, and a hostile value is not worth the work on all of it.
+        value = "".join([c if c.isprintable() else c.encode("unicode_escape").decode() for c in value[: CAP + 1]])
     return value if len(value) <= CAP else value[: CAP - 1] + "…"
+
+
+def _path(value: str) -> str | None:
+    # Rooms before this one hand over a bare path; a query string may carry a credential, so it is cut here whatever they do.
+    return _text(value.partition("?")[0].partition("#")[0]) or None
 
 
 def time_of(millis: int) -> str:
@@ -60,11 +72,11 @@ def finish(outcome: Outcome) -> tuple[AuditEvent, CallFacts]:
         key_id=_text(facts.key_id),
         api=facts.api,
         model=_text(facts.model),
-        path=_text(facts.path) or None,
+        path=_path(facts.path),
         source=_text(facts.source) or None,
         outcome=facts.outcome,
         reason=facts.reason,
-        limit=facts.limit,
+        limit=_text(facts.limit),
         shadow=tuple(facts.shadow),
         status=facts.status if facts.status is not None else outcome.status,
         latency_ms=None if summary else latency / 1000,
@@ -72,8 +84,14 @@ def finish(outcome: Outcome) -> tuple[AuditEvent, CallFacts]:
         input_tokens=0 if refused else outcome.input_tokens,
         output_tokens=0 if refused else outcome.output_tokens,
         usage_source=outcome.source,
-        cost="0" if refused else format_money(outcome.cost) if outcome.cost is not None else None,
+        cost=_cost(outcome, refused=refused),
         currency=facts.currency or None,
         config=facts.config,
     )
     return event, facts
+
+
+def _cost(outcome: Outcome, *, refused: bool) -> str | None:
+    if refused:
+        return "0"
+    return format_money(outcome.cost) if outcome.cost is not None else None

@@ -1,37 +1,36 @@
-"""The metrics of the product contract. Hot paths add to plain integers; prometheus_client sees them only when it is asked to render.
+"""The counts behind the metrics of the product contract. Hot paths add to plain integers; `exposition` renders them when it is asked.
 
-Labels come from the configuration, or are `other`: a client cannot make series. Increments are single dictionary operations under the
-interpreter's lock; a lost update between two threads would need them to count the same series at once, which only `decided` could, and it
-runs on one thread at a time.
+Labels come from the configuration, or are `other`: a client cannot make series. Thread safety: every read-modify-write below is done by
+the one thread that decides or the one that settles, and a scrape copies a dictionary in one step under the interpreter's lock; should two
+threads ever add to the same series at once, an increment may be lost, a series never.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
 from typing import Final
 
-from prometheus_client import CollectorRegistry
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
-from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
-from prometheus_client.metrics_core import Metric
-
-CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
-_BOUNDS: Final = (0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0)
+CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
+"""Of `render`: the Prometheus text format, which names like ours have had from the beginning."""
+BOUNDS: Final = (0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0)
+"""Upper bounds of the histogram's buckets, in seconds; one more bucket takes the rest."""
 Gauge = Callable[[], float]
 
 
 class Metrics:
-    """Counts. `gauges` are asked at every scrape: holds_outstanding, store_up, key_propagation_seconds."""
+    """Counts since the start. `gauges` are asked at every scrape: holds_outstanding, store_up, key_propagation_seconds."""
 
-    def __init__(self, gauges: dict[str, Gauge] | None = None) -> None:
-        self._gauges = gauges or {}
-        self._decisions: dict[tuple[str, str, str, str], int] = {}
-        self._buckets = [0] * (len(_BOUNDS) + 1)
-        self._seconds = 0.0
-        self._settlements: dict[str, int] = {}
-        self._tokens: dict[tuple[str, str], int] = {}
-        self._exceeded: dict[str, int] = {}
+    def __init__(self, gauges: Mapping[str, Gauge] | None = None) -> None:
+        self.gauges = dict(gauges or {})
+        self.decisions: dict[tuple[str, str, str, str], int] = {}
+        """By outcome, reason, model and limit."""
+        self.buckets = [0] * (len(BOUNDS) + 1)
+        self.seconds = 0.0
+        self.settlements: dict[str, int] = {}
+        self.tokens: dict[tuple[str, str], int] = {}
+        """By direction and model."""
+        self.exceeded: dict[str, int] = {}
         self.unmatched_total = 0
         self.dropped_total = 0
         self.reload_failures_total = 0
@@ -42,80 +41,27 @@ class Metrics:
     def decided(self, outcome: str, reason: str, model: str, limit: str, seconds: float) -> None:
         """One decision. `model` is a configured name or empty."""
         key = (outcome, reason, model or "other", limit)
-        decisions = self._decisions
+        decisions = self.decisions
         decisions[key] = decisions.get(key, 0) + 1
-        self._buckets[bisect_left(_BOUNDS, seconds)] += 1
-        self._seconds += seconds
+        self.buckets[bisect_left(BOUNDS, seconds)] += 1
+        self.seconds += seconds
 
     def settled(self, source: str, model: str, input_tokens: int, output_tokens: int, *, exceeded: bool) -> None:
-        """One settlement or correction."""
+        """One settlement or correction. A correction may carry less than nothing; a counter does not go back, so it adds nothing then."""
         model = model or "other"
-        self._settlements[source] = self._settlements.get(source, 0) + 1
+        self.settlements[source] = self.settlements.get(source, 0) + 1
         for direction, tokens in (("input", input_tokens), ("output", output_tokens)):
-            if tokens:
-                self._tokens[direction, model] = self._tokens.get((direction, model), 0) + tokens
+            if tokens > 0:
+                self.tokens[direction, model] = self.tokens.get((direction, model), 0) + tokens
         if exceeded:
-            self._exceeded[model] = self._exceeded.get(model, 0) + 1
+            self.exceeded[model] = self.exceeded.get(model, 0) + 1
 
     def unmatched(self, count: int) -> None:
         """Log entries that settle nothing."""
         self.unmatched_total += count
 
     def render(self) -> bytes:
-        """The text exposition."""
-        registry = CollectorRegistry(auto_describe=False)
-        registry.register(self)
-        return generate_latest(registry)
+        """The text exposition, of type `CONTENT_TYPE`."""
+        from slm_authz.audit.exposition import render  # prometheus_client is loaded by the first scrape, not by the engine
 
-    def collect(self) -> Iterable[Metric]:
-        """prometheus_client's collector protocol."""
-        yield self._decisions_family()
-        check = HistogramMetricFamily("slm_check_seconds", "Duration of a Check, from its arrival to its decision")
-        total, buckets = 0, []
-        for bound, count in zip((*map(str, _BOUNDS), "+Inf"), self._buckets, strict=True):
-            total += count
-            buckets.append((bound, total))
-        check.add_metric([], buckets=buckets, sum_value=self._seconds)
-        yield check
-        yield from self._families()
-        info = GaugeMetricFamily("slm_config_info", "The configuration in force", labels=["digest"])
-        info.add_metric([self.digest], 1)
-        yield info
-        for name, (help_text, default) in _GAUGES.items():
-            yield GaugeMetricFamily(f"slm_{name}", help_text, value=self._gauges.get(name, lambda value=default: value)())
-
-    def _decisions_family(self) -> Metric:
-        family = CounterMetricFamily("slm_decisions", "Decisions", labels=["outcome", "reason", "model", "limit"])
-        summed: dict[tuple[str, str, str, str], int] = {}
-        for (outcome, reason, model, limit), count in list(self._decisions.items()):
-            key = (outcome, reason, model, limit if not limit or limit in self.limits else "other")
-            summed[key] = summed.get(key, 0) + count
-        for labels, count in sorted(summed.items()):
-            family.add_metric(labels, count)
-        return family
-
-    def _families(self) -> Iterable[Metric]:
-        settlements = CounterMetricFamily("slm_settlements", "Settled calls by the source of their usage", labels=["source"])
-        for source, count in sorted(self._settlements.items()):
-            settlements.add_metric([source], count)
-        tokens = CounterMetricFamily("slm_tokens", "Tokens charged", labels=["direction", "model"])
-        for labels, count in sorted(self._tokens.items()):
-            tokens.add_metric(labels, count)
-        exceeded = CounterMetricFamily("slm_bound_exceeded", "Calls that used more than was held for them", labels=["model"])
-        for model, count in sorted(self._exceeded.items()):
-            exceeded.add_metric([model], count)
-        deadline = sum(count for (_, reason, _, _), count in list(self._decisions.items()) if reason == "deadline_exceeded")
-        yield settlements
-        yield tokens
-        yield exceeded
-        yield CounterMetricFamily("slm_access_log_unmatched", "Log entries without a hold that is still open", value=self.unmatched_total)
-        yield CounterMetricFamily("slm_audit_dropped", "Audit events that no sink took", value=self.dropped_total)
-        yield CounterMetricFamily("slm_config_reload_failures", "Configurations that were refused", value=self.reload_failures_total)
-        yield CounterMetricFamily("slm_deadline_exceeded", "Calls whose deadline left no time", value=deadline)
-
-
-_GAUGES: Final = {
-    "holds_outstanding": ("Admitted calls whose end is not known yet", 0.0),
-    "store_up": ("1 while keys and counters can be read and written", 1.0),
-    "key_propagation_seconds": ("How long a changed key takes until it is in force here; 0: at the next call", 0.0),
-}
+        return render(self)

@@ -1,15 +1,21 @@
 """Drains the outbox into the sinks. Enters: finished outcomes. Leaves: events in every sink, then the acknowledgement.
 
-An event leaves the outbox when all sinks have it. A sink that fails is offered the batch again; while that lasts `available` is False.
-With `on_failure: drop` the outbox is bounded: what is beyond it is dropped and counted, never silently.
+An event leaves the outbox when all sinks have it. Each sink goes at its own pace: one that fails is offered its events again, with growing
+pauses, and does not hold up the others; while that lasts `available` is False. With `on_failure: drop` the outbox is bounded: what a
+failing sink leaves beyond the bound is dropped and counted, never silently.
 """
 
 from __future__ import annotations
 
 import logging
+import time
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
+from operator import attrgetter
 from threading import Event, Thread
 from typing import Final
+
+import msgspec
 
 from slm_authz.audit.event import AuditEvent, CallFacts
 from slm_authz.audit.finish import finish
@@ -19,16 +25,35 @@ from slm_authz.quota.outcome import Outbox, Outcome
 log = logging.getLogger(__name__)
 
 BATCH: Final = 512
-MAX_WAITING: Final = 100_000
+MAX_WAITING: Final = 50_000
 """Events that may wait for a failing sink before the oldest are dropped (`on_failure: drop`)."""
 _IDLE_S: Final = 0.05
-_RETRY_S: Final = 1.0
+_LAGGING_S: Final = 0.25
+_FIRST_RETRY_S: Final = 0.25
+_LAST_RETRY_S: Final = 5.0
 
-Spans = Callable[[Sequence[tuple[AuditEvent, CallFacts, Outcome]]], None]
+Finished = tuple[AuditEvent, CallFacts, Outcome]
+Take = Callable[[Sequence[Finished]], None]
+_seq: Final = attrgetter("seq")
+
+
+class _Lane:
+    """One destination: how far it is, and when it is tried again. `best_effort`: what it refuses is not offered again."""
+
+    def __init__(self, name: str, take: Take, *, best_effort: bool = False) -> None:
+        self.name = name
+        self.take = take
+        self.best_effort = best_effort
+        self.have = -1
+        self.failures = 0
+        self.retry_at = 0.0
 
 
 class Recorder:
-    """`written`: ids that a sink has already (after a crash); `spans`: best-effort export; `dropped`: told how many were lost."""
+    """`dropped` is told how many events were lost; `spans` is a best-effort export; `ticks` is a monotonic clock in seconds.
+
+    `written` is not needed: a sink must stand a repeated event (`AuditSink.write`), and the file sink knows its own.
+    """
 
     def __init__(
         self,
@@ -37,81 +62,162 @@ class Recorder:
         *,
         drop: bool,
         dropped: Callable[[int], None],
-        written: set[str] | None = None,
-        spans: Spans | None = None,
+        written: set[str] | None = None,  # noqa: ARG002 - kept until no caller passes it
+        spans: Take | None = None,
+        ticks: Callable[[], float] = time.monotonic,
+        max_waiting: int = MAX_WAITING,
     ) -> None:
         self._outbox = outbox
         self._sinks = list(sinks)
-        self._have: list[int] = [0] * len(self._sinks)
+        self._lanes = [_Lane(type(sink).__name__, _events_to(sink)) for sink in self._sinks]
+        if spans is not None:
+            self._lanes.append(_Lane("spans", spans, best_effort=True))
         self._drop = drop
         self._dropped = dropped
-        self._written = written or set()
-        self._spans = spans
-        self.available = True
+        self._ticks = ticks
+        self._max_waiting = max_waiting
+        self._unreadable = self._lost = -1  # up to where events of either kind have been counted
+        self._outbox_ok = True
         self._stop = Event()
+        self._wake = Event()
         self._thread = Thread(target=self._run, name="slm-authz-audit", daemon=True)
+
+    @property
+    def available(self) -> bool:
+        """Whether the outbox answers and every sink takes events."""
+        return self._outbox_ok and not self._lagging
+
+    @property
+    def _lagging(self) -> bool:
+        return any(lane.failures for lane in self._lanes)
+
+    # -- life
 
     def start(self) -> None:
         """Drain in the background."""
         self._thread.start()
 
+    def wake(self) -> None:
+        """Look at the outbox now."""
+        self._wake.set()
+
     def stop(self) -> None:
-        """Drain what is there, and close the sinks."""
+        """Drain what is there, with one last try for a sink that fails, and close the sinks. What remains waits in the outbox."""
         self._stop.set()
+        self._wake.set()
         if self._thread.is_alive():
             self._thread.join(10)
-        while self.drain_once():
+            if self._thread.is_alive():
+                log.error("an audit sink does not return; its events stay in the store")
+                return
+        for lane in self._lanes:
+            lane.retry_at = 0.0
+        while self._guarded():
             pass
         for sink in self._sinks:
-            sink.close()
+            try:
+                sink.close()
+            except Exception as error:  # noqa: BLE001 - a sink may be a plugin; the others must be closed all the same
+                log.error("an audit sink could not be closed: %s", error)
 
     def _run(self) -> None:
         while not self._stop.is_set():
-            if not self.drain_once():
-                self._stop.wait(_IDLE_S if self.available else _RETRY_S)
+            if not self._guarded():
+                self._wake.wait(_IDLE_S if self.available else _LAGGING_S)
+                self._wake.clear()
+
+    def _guarded(self) -> bool:
+        try:
+            moved = self.drain_once()
+        except Exception:
+            # Without this thread events would pile up unseen: whatever fails, it is said, and tried again.
+            if self._outbox_ok:
+                log.exception("the audit outbox cannot be drained")
+            self._outbox_ok = False
+            return False
+        self._outbox_ok = True
+        return moved
+
+    # -- work
 
     def drain_once(self) -> bool:
-        """Move one batch; False where there was none, or a sink failed."""
-        outcomes = self._outbox.pending(BATCH)
+        """Offer every sink its next batch, and acknowledge what all have. False where nothing moved."""
+        outcomes = self._outbox.pending(self._max_waiting + BATCH if self._lagging else BATCH)
         if not outcomes:
             return False
-        finished = []
-        for outcome in outcomes:
-            event, facts = finish(outcome)
-            if self._written and f"{event.event} {event.decision_id}" in self._written:
-                continue
-            finished.append((event, facts, outcome))
-        for index, sink in enumerate(self._sinks):
-            due = [event for event, _, outcome in finished if outcome.seq > self._have[index]]
-            if due and not self._offer(sink, due):
-                self._bound()
-                return False
-            self._have[index] = outcomes[-1].seq
-        if self._spans is not None and finished:
-            self._spans(finished)
-        self._outbox.acknowledge(outcomes[-1].seq)
-        if not self.available:
-            log.info("the audit sinks take events again")
-        self.available = True
-        return True
+        now = self._ticks()
+        finished: dict[int, Finished | None] = {}
+        moved = False
+        for lane in self._lanes:
+            at = bisect_right(outcomes, lane.have, key=_seq)
+            batch = outcomes[at : at + BATCH]
+            if batch and now >= lane.retry_at and self._offer(lane, self._finish(batch, finished), now):
+                lane.have = batch[-1].seq
+                moved = True
+        if self._drop and self._lagging:
+            moved |= self._bound(outcomes)
+        done = min((lane.have for lane in self._lanes), default=outcomes[-1].seq)
+        if done >= outcomes[0].seq:
+            self._outbox.acknowledge(done)
+        return moved or not self._lanes
 
-    def _offer(self, sink: AuditSink, events: Sequence[AuditEvent]) -> bool:
+    def _finish(self, batch: Sequence[Outcome], finished: dict[int, Finished | None]) -> list[Finished]:
+        for outcome in batch:
+            if outcome.seq not in finished:
+                finished[outcome.seq] = self._read(outcome)
+        return [one for outcome in batch if (one := finished[outcome.seq]) is not None]
+
+    def _read(self, outcome: Outcome) -> Finished | None:
         try:
-            sink.write(events)
+            return (*finish(outcome), outcome)
+        except (msgspec.MsgspecError, ValueError, OverflowError) as error:
+            # Written by another release, or damaged: it would stand in everybody's way for ever.
+            if outcome.seq > self._unreadable:
+                self._unreadable = outcome.seq
+                self._dropped(1)
+                log.error("an audit event was dropped, it cannot be read: %s", error)
+            return None
+
+    def _offer(self, lane: _Lane, finished: Sequence[Finished], now: float) -> bool:
+        """Whether the lane need not see these again."""
+        try:
+            if finished:
+                lane.take(finished)
         except Exception as error:  # noqa: BLE001 - a sink may be a plugin; its failure must not end the recorder
-            if self.available:
-                log.error("an audit sink failed, its events wait: %s", error)
-            self.available = False
+            if lane.best_effort:
+                log.warning("%s were lost: %s", lane.name, error)
+                return True
+            if not lane.failures:
+                log.error("the audit sink %s failed, its events wait: %s", lane.name, error)
+            lane.retry_at = now + min(_LAST_RETRY_S, _FIRST_RETRY_S * 2 ** min(lane.failures, 10))
+            lane.failures += 1
             return False
+        if lane.failures:
+            log.info("the audit sink %s takes events again", lane.name)
+        lane.failures, lane.retry_at = 0, 0.0
         return True
 
-    def _bound(self) -> None:
-        """Drop the oldest events beyond the bound."""
-        if not self._drop:
-            return
-        waiting = self._outbox.pending(MAX_WAITING + BATCH)
-        excess = len(waiting) - MAX_WAITING
-        if excess > 0:
-            self._outbox.acknowledge(waiting[excess - 1].seq)
-            self._dropped(excess)
-            log.error("%d audit events were dropped: no sink took them", excess)
+    def _bound(self, outcomes: Sequence[Outcome]) -> bool:
+        """Let the lanes that fail give up the oldest events beyond the bound; each such event is counted once."""
+        excess = len(outcomes) - self._max_waiting
+        if excess <= 0:
+            return False
+        last = outcomes[excess - 1].seq
+        behind = [lane for lane in self._lanes if lane.failures and lane.have < last]
+        if not behind:
+            return False
+        start = bisect_right(outcomes, max(self._lost, min(lane.have for lane in behind)), key=_seq)
+        for lane in behind:
+            lane.have = last
+        self._lost = max(self._lost, last)
+        lost = max(0, excess - start)
+        self._dropped(lost)
+        log.error("%d audit events were dropped: %s does not take them", lost, ", ".join(lane.name for lane in behind))
+        return True
+
+
+def _events_to(sink: AuditSink) -> Take:
+    def take(finished: Sequence[Finished]) -> None:
+        sink.write([event for event, _, _ in finished])
+
+    return take
