@@ -1,11 +1,11 @@
-"""A whole guarded gateway on this machine: sample upstream (or the user's), service, Envoy. What `up` and the demo run."""
+"""A whole guarded gateway on this machine: sample upstream (or the user's), service, Envoy. What `up`, the demo and the tests run."""
 
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
-import urllib.request
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -14,15 +14,18 @@ import msgspec
 import yaml
 
 from slm_authz.errors import DependencyError, UsageError
+from slm_authz.local.discovery import models_of, reachable
 from slm_authz.local.envoy_binary import Envoy, find, validate
 from slm_authz.local.envoy_config import bootstrap, to_json
-from slm_authz.local.stack import Stack, answers, free_port, require_free
-from slm_authz.local.wiring import Wiring, parse_upstream, system_ca_file
-from slm_authz.settings.address import parse_address
+from slm_authz.local.stack import Stack, answers, free_port, require_free, speaks_http
+from slm_authz.local.wiring import Upstream, Wiring, parse_upstream, system_ca_file
+from slm_authz.settings.address import Address, parse_address
 from slm_authz.settings.load import load
+from slm_authz.settings.schema import Settings
 
-_BUILT_IN: Final = Path(__file__).with_name("slm-authz.yaml")
+BUILT_IN: Final = Path(__file__).with_name("slm-authz.yaml")
 _SELF: Final = (sys.executable, "-m", "slm_authz")
+_HEADER_VALUE: Final = re.compile(r"[\x21-\x7e]{1,4096}")
 
 
 class Plan(msgspec.Struct, frozen=True):
@@ -30,6 +33,7 @@ class Plan(msgspec.Struct, frozen=True):
 
     directory: for files of the run; config: the user's file, None: the built-in one
     upstream: the user's model server, None: the sample; upstream_key_env: variable with the key that Envoy sends it
+    temporary: the directory goes with us, however we end
     """
 
     directory: Path
@@ -38,6 +42,7 @@ class Plan(msgspec.Struct, frozen=True):
     upstream: str | None = None
     upstream_key_env: str | None = None
     envoy: str | None = None
+    temporary: bool = False
 
 
 class Gateway:
@@ -47,69 +52,111 @@ class Gateway:
         self._plan = plan
         self._env = dict(env)
         self._say = say
-        self.stack = Stack(plan.directory, env)
+        self.stack = Stack(plan.directory, self._env, remove=plan.temporary)
         self.url = ""
-        self.config = plan.directory / "slm-authz.yaml"
+        self.config = plan.config or plan.directory / "slm-authz.yaml"
         self.upstream_log = plan.directory / "upstream.jsonl"
         self.envoy: Envoy
+        self.settings: Settings
 
     def start(self) -> None:
-        """All parts, each ready before the next. Whatever fails stops the rest."""
+        """All parts, each ready before the next. Whatever fails stops the rest and is told as an SlmAuthzError."""
         plan = self._plan
         listen = parse_address(plan.listen)
         if listen.port:
-            require_free(listen.host, listen.port, "the gateway")
+            require_free(listen.host, listen.port, "The gateway")
         else:
-            listen = parse_address(f"{listen.host}:{free_port()}")
+            listen = Address(listen.host, free_port())
+        key = self._upstream_key()
+        upstream = parse_upstream(plan.upstream) if plan.upstream is not None else None
         self.envoy = find(plan.envoy, self._env, self._say)
+        if plan.config is None:
+            self._write_config(upstream, key)
+        self.settings = load(self.config, self._env).settings
         try:
-            upstream = plan.upstream or self._start_upstream()
-            self._write_config(upstream)
+            if upstream is None:
+                upstream = self._start_upstream()
+            elif (why := reachable(upstream)) is not None:
+                self._say(f"The model server at {upstream.url} cannot be reached: {why}. Calls are answered 503 until it is.")
             self._start_service()
-            self._start_envoy(listen.target, upstream)
+            self._start_envoy(listen, upstream)
         except BaseException:
             self.stop()
             raise
         self.url = f"http://{listen.target}"
 
-    def _start_upstream(self) -> str:
-        port = free_port()
-        command = (sys.executable, "-m", "slm_authz.local.upstream", "--port", str(port), "--log", str(self.upstream_log))
-        child = self.stack.start("upstream", command)
-        url = f"http://127.0.0.1:{port}"
-        self.stack.wait(child, lambda: answers(f"{url}/v1/models"))
-        return url
+    def _upstream_key(self) -> str | None:
+        """The model server's key, which must be fit for a header: Envoy writes it into one."""
+        name = self._plan.upstream_key_env
+        if name is None:
+            return None
+        key = self._env.get(name, "")
+        if _HEADER_VALUE.fullmatch(key) is None:
+            raise UsageError(
+                f"The environment variable {name} holds no key.", "Export the model server's key there: visible ASCII, no spaces."
+            )
+        return key
 
-    def _write_config(self, upstream: str) -> None:
-        if self._plan.config is not None:
-            self.config = self._plan.config
-            return
-        text = _BUILT_IN.read_text().replace("{admin_port}", str(free_port())).replace("{health_port}", str(free_port()))
-        if self._plan.upstream is not None:
+    def _write_config(self, upstream: Upstream | None, key: str | None) -> None:
+        """The built-in file on free ports; with the user's own model server, its models."""
+        text = BUILT_IN.read_text()
+        for address in ("127.0.0.1:9002", "127.0.0.1:9003"):
+            text = text.replace(address, f"127.0.0.1:{free_port()}")
+        if upstream is not None:
             document = yaml.safe_load(text)
-            _discover(document, upstream, self._env.get(self._plan.upstream_key_env or ""))
+            document["models"] = models_of(upstream, key)
+            document["tiers"] = {"pro": {"models": ["*"], "limits": [{"requests": 60, "per": "minute"}, {"concurrent": 4}]}}
+            document.pop("policies", None)
             text = yaml.safe_dump(document, sort_keys=False)
         self.config.write_text(text)
 
+    def _start_upstream(self) -> Upstream:
+        """Under the names, aliases and bounds that the configuration has for its models."""
+        port = free_port()
+        names = [
+            f"--model={name}={model.context or 16384},{model.default_output_tokens}"
+            for canonical, model in self.settings.models.items()
+            for name in (canonical, *model.aliases)
+            if not set("=,") & set(name)
+        ]
+        command = (sys.executable, "-m", "slm_authz.local.upstream", "--port", str(port), "--log", str(self.upstream_log), *names)
+        child = self.stack.start("upstream", command, self._without_secrets())
+        url = f"http://127.0.0.1:{port}"
+        self.stack.wait(child, lambda: answers(f"{url}/v1/models"))
+        return parse_upstream(url)
+
     def _start_service(self) -> None:
-        settings = load(self.config, self._env).settings
-        child = self.stack.start("service", (*_SELF, "serve", "-c", str(self.config), "--log-level", "info"))
-        health = parse_address(settings.listen.health)
+        for name in ("grpc", "admin", "health"):
+            address = parse_address(getattr(self.settings.listen, name))
+            if address.path is None and address.port:
+                require_free(address.host, address.port, f"The service (listen.{name})")
+        env = {name: value for name, value in self._env.items() if name != self._plan.upstream_key_env}
+        child = self.stack.start("service", (*_SELF, "serve", "-c", str(self.config), "--log-level", "info"), env)
+        health = parse_address(self.settings.listen.health)
         self.stack.wait(child, lambda: answers(f"http://{health.target}/readyz"))
 
-    def _start_envoy(self, listen: str, upstream: str) -> None:
-        settings = load(self.config, self._env).settings
-        admin = parse_address(f"127.0.0.1:{free_port()}")
+    def _start_envoy(self, listen: Address, upstream: Upstream) -> None:
         roots = system_ca_file(self._env.get("SSL_CERT_FILE"))
-        wiring = Wiring(parse_address(listen), parse_upstream(upstream), self._plan.upstream_key_env, admin, roots)
+        tree = bootstrap(self.settings, Wiring(listen, upstream, self._plan.upstream_key_env, None, roots))
         path = self._plan.directory / "envoy.json"
-        path.write_text(to_json(bootstrap(settings, wiring)))
+        path.touch(0o600)
+        path.write_text(to_json(tree))
         complaint = validate(self.envoy, path)
         if complaint is not None:
-            raise DependencyError(f"Envoy {self.envoy.version} refuses the configuration:\n{complaint}")
+            raise DependencyError(f"Envoy {self.envoy.version} refuses the configuration:\n{complaint}", "Use Envoy 1.40, or newer.")
         command = (str(self.envoy.path), "-c", str(path), "--disable-hot-restart", "--concurrency", "2", "-l", "warning")
-        child = self.stack.start("envoy", command)
-        self.stack.wait(child, lambda: answers(f"http://{admin.target}/ready") and _serving(admin.target))
+        child = self.stack.start("envoy", command, self._without_secrets() | self._key_for_envoy())
+        self.stack.wait(child, lambda: speaks_http(listen.host, listen.port))
+
+    def _without_secrets(self) -> dict[str, str]:
+        """The environment of a process that needs neither our secrets nor the model server's key."""
+        return {
+            name: value for name, value in self._env.items() if not name.startswith("SLM_AUTHZ_") and name != self._plan.upstream_key_env
+        }
+
+    def _key_for_envoy(self) -> dict[str, str]:
+        name = self._plan.upstream_key_env
+        return {} if name is None else {name: self._env[name]}
 
     def cli(self, *words: str) -> Any:
         """Run a command of ours on this gateway's configuration and return its JSON."""
@@ -123,32 +170,3 @@ class Gateway:
     def stop(self) -> None:
         """Everything, in reverse order."""
         self.stack.stop()
-
-
-def _serving(admin: str) -> bool:
-    """Whether Envoy holds the service for healthy, so that the first call is not refused."""
-    try:
-        with urllib.request.urlopen(f"http://{admin}/clusters", timeout=1) as answer:
-            lines = answer.read().decode().splitlines()
-    except OSError:
-        return False
-    return any(line.startswith("slm_authz::") and line.endswith("::health_flags::healthy") for line in lines)
-
-
-def _discover(document: dict[str, Any], upstream: str, key: str | None) -> None:
-    """Replace the sample's models by those that the user's server lists, with cautious defaults and without prices."""
-    request = urllib.request.Request(f"{parse_upstream(upstream).url}/v1/models")  # noqa: S310 - the user's own URL
-    if key is not None:
-        request.add_header("authorization", f"Bearer {key}")
-    try:
-        with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310 - the user's own URL
-            names = [model["id"] for model in json.load(answer)["data"]]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DependencyError(
-            f"The upstream's list of models cannot be read: {error}.", "Is it up? With -c FILE its models come from your file."
-        ) from error
-    if not names:
-        raise UsageError("The upstream lists no models.", "Describe them in a file and give it with -c FILE.")
-    document["models"] = {name: {"default_output_tokens": 1024, "max_output_tokens": 4096, "price": "free"} for name in names}
-    document["tiers"] = {"default": {"models": ["*"], "limits": [{"requests": 60, "per": "minute"}, {"concurrent": 4}]}}
-    document.pop("policies", None)

@@ -1,7 +1,7 @@
-"""Starts and watches Envoy, the service and the sample upstream as child processes. Enters: a plan. Leaves: a running stack, or plain words.
+"""Starts and watches Envoy, the service and the sample upstream as child processes, and tells their failures in plain words.
 
-Every child has its own process group and dies with its parent, also when that is killed (PR_SET_PDEATHSIG on Linux). Ports are probed
-first, so that a port that is taken is named before anything starts.
+Every child has its own process group and ends with us: we stop it; the kernel does where we are killed (Linux, PR_SET_PDEATHSIG); the
+janitor does in any case. Start children from a thread that lives as long as they should: the kernel means the thread, not the process.
 """
 
 from __future__ import annotations
@@ -15,19 +15,25 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
-from urllib.error import URLError
 
 from slm_authz.errors import DependencyError, PortTaken
+from slm_authz.local.janitor import signal_group
 
 _PDEATHSIG: Final = 1
+_LIBC: Final = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 _START_S: Final = 20.0
+_GRACE_S: Final = 15.0
 
 
-def _die_with_parent() -> None:
-    if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(_PDEATHSIG, signal.SIGTERM)
+def _end_with(parent: int) -> None:
+    """In the child, before its program: only system calls. The parent may be gone already."""
+    if _LIBC is not None:
+        _LIBC.prctl(_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() != parent:
+            os._exit(1)
 
 
 def free_port() -> int:
@@ -38,25 +44,26 @@ def free_port() -> int:
 
 
 def require_free(host: str, port: int, what: str) -> None:
-    """PortTaken with the words of who asked for the port."""
+    """PortTaken with the words of who asked for the port; other failures of the address too."""
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host.strip("[]"), port))
         except OSError as error:
             raise PortTaken(
-                f"Port {port} on {host} is taken, {what} cannot listen there ({error.strerror}).",
-                "Stop the other process, or use another port.",
+                f"{what} cannot listen on {host}:{port}: {(error.strerror or str(error)).lower()}.",
+                "Stop the process that does, or use another port.",
             ) from error
 
 
 class Child:
-    """One process of the stack, its output in a file."""
+    """One process, its output in a file."""
 
     def __init__(self, name: str, command: Sequence[str], log: Path, env: Mapping[str, str]) -> None:
         self.name = name
         self.log = log
-        with log.open("wb") as output:
+        parent = os.getpid()
+        with log.open("ab") as output:
             self.process = subprocess.Popen(  # noqa: S603 - our own words
                 list(command),
                 stdin=subprocess.DEVNULL,
@@ -64,41 +71,56 @@ class Child:
                 stderr=subprocess.STDOUT,
                 env=dict(env),
                 start_new_session=True,
-                preexec_fn=_die_with_parent,  # noqa: PLW1509 - nothing but a system call happens in there
+                preexec_fn=lambda: _end_with(parent),  # noqa: PLW1509 - nothing but system calls happens in there
             )
 
     def tail(self, lines: int = 12) -> str:
         """The last words of the process."""
-        return "\n".join(self.log.read_text(errors="replace").strip().splitlines()[-lines:])
+        text = self.log.read_text(errors="replace").strip()
+        return "\n".join(f"  {line}" for line in text.splitlines()[-lines:]) or "  (it said nothing)"
 
     def ended(self) -> DependencyError:
         """What to tell when it has ended by itself."""
-        return DependencyError(f"{self.name} ended (exit code {self.process.returncode}). Its last words:\n{self.tail()}")
+        code = self.process.returncode
+        how = f"was ended by {signal.Signals(-code).name}" if code is not None and code < 0 else f"ended with exit code {code}"
+        last = self.tail()
+        if "address already in use" in last.lower():
+            return PortTaken(f"{self.name} {how}: an address that it needs is taken.\n{last}")
+        return DependencyError(f"{self.name} {how}. Its last words:\n{last}")
 
     def stop(self, grace_s: float) -> None:
         """SIGTERM, then SIGKILL for whatever is left of its group."""
         if self.process.poll() is None:
             self.process.terminate()
-            try:
+            with suppress(subprocess.TimeoutExpired):
                 self.process.wait(grace_s)
-            except subprocess.TimeoutExpired:
-                os.killpg(self.process.pid, signal.SIGKILL)
-                self.process.wait()
+        self.kill()
+
+    def kill(self) -> None:
+        """The whole group, at once."""
+        signal_group(self.process.pid, signal.SIGKILL)
+        self.process.wait()
 
 
 class Stack:
-    """Children in the order of their start; stopped in reverse."""
+    """Children in the order of their start, stopped in reverse. remove: the directory is ours, and goes if we are killed."""
 
-    def __init__(self, directory: Path, env: Mapping[str, str]) -> None:
+    def __init__(self, directory: Path, env: Mapping[str, str], *, remove: bool = False) -> None:
         self.directory = directory
         self._env = env
+        self._remove = remove
+        self._janitor: subprocess.Popen[bytes] | None = None
         self.children: list[Child] = []
 
     def start(self, name: str, command: Sequence[str], env: Mapping[str, str] | None = None) -> Child:
-        """Start one child."""
+        """Start one child; `env` stands instead of the stack's. DependencyError: its program cannot be run."""
         log = self.directory / f"{name.replace(' ', '-')}.log"
-        child = Child(name, command, log, {**self._env, **(env or {})})
+        try:
+            child = Child(name, command, log, self._env if env is None else env)
+        except OSError as error:
+            raise DependencyError(f"{name} cannot be started: {error}.") from error
         self.children.append(child)
+        self._tell(f"+{child.process.pid}")
         return child
 
     def wait(self, child: Child, ready: Callable[[], bool], seconds: float = _START_S) -> None:
@@ -116,9 +138,38 @@ class Stack:
         return next((child for child in self.children if child.process.poll() is not None), None)
 
     def stop(self) -> None:
-        """Stop all, the last started first."""
-        while self.children:
-            self.children.pop().stop(15)
+        """Stop all, the last started first. Interrupted (a second Ctrl-C), it kills what is left at once."""
+        try:
+            while self.children:
+                self.children[-1].stop(_GRACE_S)
+                self._tell(f"-{self.children.pop().process.pid}")
+        except BaseException:
+            for child in self.children:
+                child.kill()
+            self.children.clear()
+            raise
+        finally:
+            self._dismiss()
+
+    def _tell(self, line: str) -> None:
+        if self._janitor is None:
+            command = [sys.executable, "-m", "slm_authz.local.janitor", *([str(self.directory)] if self._remove else [])]
+            quiet = subprocess.DEVNULL
+            self._janitor = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=quiet, stderr=quiet, start_new_session=True)  # noqa: S603 - our own words
+        assert self._janitor.stdin is not None  # noqa: S101 - it was opened as a pipe
+        try:
+            self._janitor.stdin.write(f"{line}\n".encode())
+            self._janitor.stdin.flush()
+        except BrokenPipeError:
+            # Somebody has killed it. The kernel's tie and our own stop remain.
+            self._janitor.wait()
+            self._janitor = None
+
+    def _dismiss(self) -> None:
+        """Everything has been stopped: nothing is left to clean."""
+        if self._janitor is not None:
+            janitor, self._janitor = self._janitor, None
+            janitor.communicate(b".\n")
 
 
 def answers(url: str) -> bool:
@@ -126,5 +177,15 @@ def answers(url: str) -> bool:
     try:
         with urllib.request.urlopen(url, timeout=1) as answer:  # noqa: S310 - http on loopback
             return bool(answer.status == 200)
-    except (URLError, OSError, ValueError):
+    except (OSError, ValueError):
+        return False
+
+
+def speaks_http(host: str, port: int) -> bool:
+    """Whether something answers HTTP there. The path is one that Envoy refuses by itself: no decision is asked for."""
+    try:
+        with socket.create_connection((host.strip("[]"), port), timeout=1) as connection:
+            connection.sendall(b"GET /%2F HTTP/1.1\r\nhost: probe\r\nconnection: close\r\n\r\n")
+            return connection.recv(16).startswith(b"HTTP/1.1 ")
+    except OSError:
         return False
