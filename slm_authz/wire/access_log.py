@@ -104,6 +104,11 @@ class AccessLog:
         """StreamAccessLogs, bytes in and out."""
         return grpc.method_handlers_generic_handler(SERVICE, {"StreamAccessLogs": grpc.stream_unary_rpc_method_handler(self._stream)})
 
+    @property
+    def finished(self) -> bool:
+        """Whether streams are no longer read."""
+        return self._finished.is_set()
+
     def finish(self) -> None:
         """The streams return, so that gateways see an end and not a failure. On the event loop."""
         self._finished.set()
