@@ -29,6 +29,7 @@ from slm_authz.request import Arrival, RequestContext
 from slm_authz.request.address import client_address
 from slm_authz.request.body import check_media, is_whole
 from slm_authz.request.credential import Found
+from slm_authz.request.target import host_name
 from slm_authz.request.target import judge as judge_target
 
 MIN_REMAINING_S = 0.020
@@ -189,7 +190,7 @@ def _policies(planned: Plan, request: RequestContext, ask: Ask, rules: Rules) ->
     facts = PolicyFacts(
         method=request.method,
         path=planned.path,
-        host=request.host,
+        host=host_name(request.host),
         model=planned.model,
         api=ask.api,
         source=planned.address,

@@ -1,0 +1,266 @@
+"""The corridor's own duties: waiting for a slot, deadlines and cancels, undelivered answers, a store that fails, floods, and no overshoot."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from slm_authz.errors import StoreError
+from slm_authz.identity.principal import Deferred, Principal
+from slm_authz.reason import Denial, Reason
+from slm_authz.request import Arrival
+
+CONFIG = """
+version: 1
+identity: [{api_key: {}}]
+models: {m: {context: 1000, default_output_tokens: 10, max_output_tokens: 100, tokens_per_byte: 1, price: free}}
+tiers:
+  one: {models: [m], limits: [{concurrent: 1}]}
+  budget: {models: [m], limits: [{tokens: 5000, per: day}]}
+  few: {models: [m], limits: [{requests: 2, per: minute}]}
+metering: {bound: strict, settle_wait: 250ms}
+"""
+BODY = json.dumps({"model": "m", "messages": [{"role": "user", "content": "x" * 26}], "max_tokens": 10}).encode()
+
+
+def _house(directory: Path, config: str) -> Any:
+    spec = importlib.util.spec_from_file_location("house", Path(__file__).with_name("house.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.House(directory, config)
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> Iterator[Any]:
+    one = _house(tmp_path, CONFIG)
+    yield one
+    one.close()
+
+
+def allowed(decision: Any) -> bool:
+    return decision is not None and decision.denial is None
+
+
+# -- waiting
+
+
+def test_a_call_waits_for_the_settlement_of_the_last_one(house: Any) -> None:
+    key = house.key("seq", tier="one")
+    first = house.ask(house.request(BODY, key=key))
+    assert house.ask(house.request(BODY, key=key)) is None
+    assert house.engine.waiting == 1
+    house.end(first)
+    ((_, second),) = house.engine.resume(house.now)
+    assert allowed(second)
+    assert house.engine.waiting == 0
+
+
+def test_the_wait_ends_with_a_refusal(house: Any) -> None:
+    key = house.key("seq", tier="one")
+    house.ask(house.request(BODY, key=key))
+    assert house.ask(house.request(BODY, key=key)) is None
+    house.ticks += 249_000_000
+    assert house.engine.resume(house.now) == []
+    house.ticks += 2_000_000
+    ((_, refused),) = house.engine.resume(house.now)
+    assert refused.denial.reason is Reason.TOO_MANY_CONCURRENT
+    assert refused.denial.retry_after == 1
+    (event,) = house.events()
+    assert event.reason == "too_many_concurrent"
+    assert event.latency_ms == 251.0
+
+
+def test_a_wait_never_takes_the_deadline_along(house: Any) -> None:
+    key = house.key("seq", tier="one")
+    house.ask(house.request(BODY, key=key))
+    assert house.ask(house.request(BODY, key=key, remaining=0.1)) is None
+    house.ticks += 81_000_000
+    ((_, refused),) = house.engine.resume(house.now)
+    assert refused.denial is not None
+
+
+def test_those_who_wait_come_first(house: Any) -> None:
+    key = house.key("seq", tier="one")
+    first = house.ask(house.request(BODY, key=key))
+    waiting = Arrival(900, house.request(BODY, key=key))
+    assert house.engine.check([waiting], house.now) == []
+    house.end(first)
+    answers = house.engine.check([Arrival(901, house.request(BODY, key=key))], house.now)
+    assert [(arrival.call, allowed(decision)) for arrival, decision in answers] == [(900, True)]
+
+
+def test_a_waiting_call_that_is_cancelled_takes_nothing(house: Any) -> None:
+    key = house.key("seq", tier="one")
+    first = house.ask(house.request(BODY, key=key))
+    assert house.engine.check([Arrival(900, house.request(BODY, key=key))], house.now) == []
+    house.engine.cancel(900, house.now)
+    assert house.engine.waiting == 0
+    assert [event.reason for event in house.events()] == ["cancelled"]
+    house.end(first)
+    assert house.engine.resume(house.now) == []
+
+
+# -- deadlines, cancels, undelivered answers
+
+
+def test_too_little_time_left_takes_nothing(house: Any) -> None:
+    decision = house.ask(house.request(BODY, key=house.key("late"), remaining=0.019))
+    assert decision.denial.reason is Reason.DEADLINE_EXCEEDED
+    assert house.counters.outstanding == 0
+
+
+def test_a_cancelled_call_takes_nothing(house: Any) -> None:
+    ((_, decision),) = house.engine.check([Arrival(1, house.request(BODY, key=house.key("gone")), cancelled=True)], house.now)
+    assert decision.denial.reason is Reason.CANCELLED
+    assert [event.reason for event in house.events()] == ["cancelled"]
+
+
+def test_an_answer_that_nobody_received_is_given_back(house: Any) -> None:
+    key = house.key("seq", tier="one")
+    decision = house.ask(house.request(BODY, key=key))
+    house.engine.undelivered(decision, house.now)
+    (event,) = house.events()
+    assert (event.outcome, event.reason, event.input_tokens, event.decision_id) == ("error", "cancelled", 0, decision.id)
+    assert allowed(house.ask(house.request(BODY, key=key)))
+    house.engine.undelivered(decision, house.now)
+    assert len(house.events()) == 1
+
+
+# -- failures
+
+
+def test_a_fault_in_one_call_refuses_that_call_alone(house: Any) -> None:
+    key = house.key("ok")
+    poison = house.request(BODY, key=key)
+    poison.body = 5
+    answers = house.engine.check([Arrival(1, poison), Arrival(2, house.request(BODY, key=key))], house.now)
+    assert [decision.denial.reason if decision.denial else None for _, decision in answers] == [Reason.INTERNAL, None]
+    assert [event.outcome for event in house.events()] == ["error"]
+
+
+def test_not_ready_yet(house: Any) -> None:
+    house.engine.ready = False
+    decision = house.ask(house.request(BODY, key=house.key("early")))
+    assert (decision.denial.reason, decision.denial.http_status) == (Reason.NOT_READY, 503)
+
+
+class _Failing:
+    """A connection whose writes fail."""
+
+    def execute(self, *_: Any) -> Any:
+        raise sqlite3.OperationalError("disk full")
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+def test_what_cannot_be_kept_is_refused_and_given_back(house: Any) -> None:
+    key = house.key("spender", tier="budget")
+    rows, house.journal._rows = house.journal._rows, _Failing()
+    refused = house.ask(house.request(BODY, key=key))
+    assert refused.denial.reason is Reason.STORE_UNAVAILABLE
+    assert house.counters.outstanding == 0
+    assert not house.counters.healthy
+    house.journal._rows = rows
+    assert not allowed(house.ask(house.request(BODY, key=key)))
+    house.counters.snapshot()
+    assert house.counters.healthy
+    assert allowed(house.ask(house.request(BODY, key=key)))
+
+
+def test_a_key_store_that_fails_leaves_known_keys_serving(house: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    key = house.key("known", tier="budget")
+    assert allowed(house.ask(house.request(BODY, key=key)))
+
+    def fail(*_: Any) -> Any:
+        raise StoreError("gone")
+
+    monkeypatch.setattr(house.store, "changed", fail)
+    monkeypatch.setattr(house.store, "find", fail)
+    assert allowed(house.ask(house.request(BODY, key=key)))
+
+
+def test_an_audit_that_must_not_fail_refuses(house: Any) -> None:
+    import msgspec
+
+    house.engine.rules = msgspec.structs.replace(house.engine.rules, deny_without_audit=True)
+    house.engine.audit_available = False
+    assert house.ask(house.request(BODY, key=house.key("any"))).denial.reason is Reason.AUDIT_UNAVAILABLE
+
+
+# -- floods and budgets
+
+
+def test_a_flood_without_identity_is_summed_up(house: Any) -> None:
+    for _ in range(250):
+        house.ask(house.request(BODY, key="nonsense"))
+    assert len(house.events()) == 10
+    house.now += 1000
+    house.engine.lapse(house.now)
+    summary = house.events()[-1]
+    assert (summary.event, summary.count, summary.decision_id, summary.source, summary.reason) == (
+        "summary", 240, None, "10.0.0.0/24", "malformed_key",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("batch", [1, 7, 64, 500])
+def test_five_hundred_calls_against_a_budget_for_fifty(house: Any, batch: int) -> None:
+    """Each holds 26 bytes + 64 of template + 10 of output = 100 tokens of 5000: never a token over."""
+    key = house.key("swarm", tier="budget")
+    arrivals = [Arrival(n, house.request(BODY, key=key)) for n in range(500)]
+    decisions = [d for at in range(0, 500, batch) for _, d in house.engine.check(arrivals[at : at + batch], house.now)]
+    assert sum(allowed(decision) for decision in decisions) == 50
+    refused = next(decision for decision in decisions if not allowed(decision))
+    assert refused.denial.reason is Reason.QUOTA_EXCEEDED
+    assert refused.denial.retry_after == 1
+
+
+def test_headers_of_the_tightest_limit(house: Any) -> None:
+    key = house.key("shown", tier="few")
+    decision = house.ask(house.request(BODY, key=key))
+    headers = dict(decision.headers)
+    assert headers["x-ratelimit-limit-requests"] == "2"
+    assert headers["x-ratelimit-remaining-requests"] == "1"
+    assert headers["x-ratelimit-reset-requests"] == "1m0s"
+    assert headers["ratelimit-policy"] == '"few.requests.minute.client";q=2;w=60'
+    assert headers["ratelimit"] == '"few.requests.minute.client";r=1;t=60'
+    house.ask(house.request(BODY, key=key))
+    refused = house.ask(house.request(BODY, key=key))
+    assert refused.denial.reason is Reason.RATE_LIMITED
+    assert dict(refused.denial.headers)["x-ratelimit-remaining-requests"] == "0"
+    for word in ("few.requests.minute.client", "2 requests per minute", "1m0s"):
+        assert word in refused.denial.message
+
+
+# -- a deferred identity
+
+
+class _Later:
+    def __init__(self, answer: Principal | Denial | None) -> None:
+        self._answer = answer
+
+    def identify(self, request: Any, now: int) -> Deferred:
+        async def later() -> Principal | Denial | None:
+            return self._answer
+
+        return Deferred(later())
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [(Principal("later", "acme", "budget"), None), (Denial(Reason.TOKEN_EXPIRED, "x"), Reason.TOKEN_EXPIRED), (None, Reason.INVALID_TOKEN)],
+)
+def test_a_deferred_identity_comes_back(house: Any, answer: Any, reason: Reason | None) -> None:
+    house.engine.rules.resolver._plugins = (("later", _Later(answer)),)
+    assert house.ask(house.request(BODY, key="opaque-token")) is None
+    house.engine._deferrals._running and next(iter(house.engine._deferrals._running.values())).result(5)
+    ((_, decision),) = house.engine.resume(house.now)
+    assert (decision.denial.reason if decision.denial else None) is reason
