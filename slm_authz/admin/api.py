@@ -2,73 +2,99 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from typing import Any, Final
 
+import msgspec
 from starlette.applications import Starlette
+from starlette.datastructures import QueryParams
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from slm_authz.admin.guard import Guard
-from slm_authz.admin.problem import document, problem
+from slm_authz.admin.problem import document, failed, handlers, problem
 from slm_authz.quota.usage import UsageQuery, UsageRow
 
 PAGE: Final = 1000
 _FILTERS: Final = ("client", "tenant", "key", "model")
+_PARAMETERS: Final = (*_FILTERS, "cursor")
+_SERVED: Final = "See /openapi.json for what this release serves."
 
 Usage = Callable[[UsageQuery], Iterable[UsageRow]]
+Warnings = Callable[[], list[str]]
 
 
-def create_app(token: str, hosts: Sequence[str], usage: Usage, warnings: Callable[[], list[str]], version: str) -> ASGIApp:
-    """The application. `usage` yields rows, `warnings` tells what the operator should know (an unwired access log)."""
+def create_app(token: str, hosts: Sequence[str], usage: Usage, warnings: Warnings, version: str) -> ASGIApp:
+    """The application. `usage` yields rows, `warnings` tells what the operator should know (an unwired access log).
 
-    async def get_usage(request: Request) -> Response:
-        unknown = set(request.query_params) - {*_FILTERS, "cursor"}
-        if unknown:
-            return problem(400, f"Unknown query parameter {min(unknown)!r}.", f"Known: {', '.join((*_FILTERS, 'cursor'))}.")
-        cursor = request.query_params.get("cursor", "0")
-        if not cursor.isascii() or not cursor.isdigit() or len(cursor) > 9:
-            return problem(400, "This cursor was not given out here.", "Use next_cursor of the answer before, or none.")
-        start = int(cursor)
-        query = UsageQuery(**{name: request.query_params.get(name) for name in _FILTERS})
+    Both are called on one thread of their own, one call at a time: a long list holds up neither the health listener nor itself.
+    """
+    desk = ThreadPoolExecutor(1, "slm-authz-usage")
+
+    def page(query: UsageQuery, start: int) -> dict[str, Any]:
         rows = list(islice(usage(query), start, start + PAGE + 1))
         following = str(start + PAGE) if len(rows) > PAGE else None
-        return document({"data": rows[:PAGE], "next_cursor": following, "warnings": warnings()})
+        return {"data": rows[:PAGE], "next_cursor": following, "warnings": warnings()}
+
+    async def get_usage(request: Request) -> Response:
+        parameters = request.query_params
+        wrong = _wrong(parameters)
+        if wrong is not None:
+            return wrong
+        query = UsageQuery(**{name: parameters.get(name) for name in _FILTERS})
+        try:
+            answer = await asyncio.get_running_loop().run_in_executor(desk, page, query, int(parameters.get("cursor", "0")))
+        except Exception as error:  # noqa: BLE001 - whatever fails behind the desk is an answer here, and a line in the log
+            return failed(error)
+        return document(answer)
 
     async def get_openapi(_: Request) -> Response:
         return document(_openapi(version))
 
-    async def missing(_: Request, __: Exception) -> Response:
-        return problem(404, "There is nothing here.", "See /openapi.json for what this release serves.")
-
-    async def wrong_method(_: Request, __: Exception) -> Response:
-        return problem(405, "This method is not served here.", "See /openapi.json for what this release serves.")
-
     routes = [Route("/v1/usage", get_usage, methods=["GET"]), Route("/openapi.json", get_openapi, methods=["GET"])]
-    app = Starlette(routes=routes, exception_handlers={404: missing, 405: wrong_method})
-    return Guard(app, token, hosts)
+    return Guard(Starlette(routes=routes, exception_handlers=handlers(_SERVED)), token, hosts)
+
+
+def _wrong(parameters: QueryParams) -> Response | None:
+    names = [name for name, _ in parameters.multi_items()]
+    if not set(names) <= set(_PARAMETERS):
+        # The name is not repeated: it could be a token that somebody put into a URL.
+        return problem(
+            400, "There is a query parameter that is not known.", f"Known: {', '.join(_PARAMETERS)}. Tokens never travel in URLs."
+        )
+    if len(names) != len(set(names)):
+        return problem(400, "A query parameter is given twice.", "Give each at most once.")
+    cursor = parameters.get("cursor", "0")
+    if not cursor.isascii() or not cursor.isdigit() or len(cursor) > 9:
+        return problem(400, "This cursor was not given out here.", "Use next_cursor of the answer before, or none.")
+    return None
 
 
 def _openapi(version: str) -> dict[str, Any]:
-    import msgspec
-
     (schema,), components = msgspec.json.schema_components([UsageRow], ref_template="#/components/schemas/{name}")
-    parameters = [{"name": name, "in": "query", "schema": {"type": "string"}} for name in (*_FILTERS, "cursor")]
+    string, trouble = {"type": "string"}, {"type": "object", "properties": {"detail": {"type": "string"}, "fix": {"type": "string"}}}
     answer = {
         "type": "object",
+        "required": ["data", "next_cursor", "warnings"],
         "properties": {
             "data": {"type": "array", "items": schema},
             "next_cursor": {"type": ["string", "null"]},
-            "warnings": {"type": "array", "items": {"type": "string"}},
+            "warnings": {"type": "array", "items": string},
         },
     }
+    refusals = {"400": "A parameter is wrong", "401": "No valid token", "403": "A foreign Host or Origin", "503": "Not just now"}
+    responses: dict[str, Any] = {"200": {"description": "Rows", "content": {"application/json": {"schema": answer}}}}
+    for status, description in refusals.items():
+        responses[status] = {"description": description, "content": {"application/problem+json": {"schema": trouble}}}
     operation = {
         "summary": "How all limits stand",
-        "parameters": parameters,
-        "responses": {"200": {"description": "Rows", "content": {"application/json": {"schema": answer}}}},
+        "parameters": [{"name": name, "in": "query", "schema": string} for name in _PARAMETERS],
+        "responses": responses,
     }
     return {
         "openapi": "3.1.0",
