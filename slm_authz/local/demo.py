@@ -3,169 +3,265 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import tempfile
 import time
-import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 from urllib.error import HTTPError
+from urllib.request import Request
 
 import msgspec
 
-from slm_authz.cli.output import paint, table
-from slm_authz.errors import DependencyError, SlmAuthzError
+from slm_authz.errors import SlmAuthzError
 from slm_authz.local.gateway import Gateway, Plan
+from slm_authz.local.shown import grid, one_line, paint, width
+from slm_authz.local.stack import DIRECT
 
-HELLO: list[Any] = [{"role": "user", "content": "Tell me about keys, please."}]
-BODY = b'{"model": "phi-4-mini", "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 16}'
+MODEL: Final = "phi-4-mini"
+QUESTION: Final[list[Any]] = [{"role": "user", "content": "What does a gateway do?"}]
+_PATH: Final = "/v1/chat/completions"
+_TITLE: Final = 46
+_MAX_TRIES: Final = 14
+"""The limit of six a minute is reached by then, also where a new minute begins on the way."""
+_EVENTS_S: Final = 10.0
+_SETTLED_S: Final = 0.15
+"""Envoy reports the end of a call within 50 ms; then the refusal can say when the window ends, not only that calls are in flight."""
 
 
-class Step(msgspec.Struct):
-    """One request: what was asked, what was expected and what came."""
+class Answer(msgspec.Struct, frozen=True):
+    """What came back: the status, what is worth saying about it, and the decision's id."""
 
-    title: str
-    expected: int
-    got: int
+    status: int
     said: str
     decision: str | None
 
-    @property
-    def good(self) -> bool:
-        """Whether the outcome is the expected one."""
-        return self.expected == self.got
+
+class Step(msgspec.Struct, frozen=True):
+    """One request: what was expected of it, in the caller's status and in the audit trail's reason, and what came."""
+
+    title: str
+    status: int
+    reason: str
+    answer: Answer
 
 
 class Demo:
-    """Runs the steps against a gateway."""
+    """Sends the requests to a running gateway, and collects what is not as expected."""
 
     def __init__(self, gateway: Gateway, key: str) -> None:
         from openai import OpenAI
 
         self.gateway = gateway
-        self.client = OpenAI(base_url=f"{gateway.url}/v1", api_key=key, max_retries=0)
+        self.key = key
+        self.client = OpenAI(base_url=f"{gateway.url}/v1", api_key=key, max_retries=0, timeout=20)
         self.steps: list[Step] = []
+        self.wrong: list[str] = []
 
-    def record(self, title: str, expected: int, ask: Callable[[], tuple[int, str, str | None]]) -> None:
-        """Do one step and print its line."""
-        from openai import APIStatusError
+    def run(self) -> None:
+        """All requests in order."""
+        self._do("no key, plain HTTP", 401, "no_credential", self._plain)
+        self._do("with a key of tier free", 200, "ok", self._whole)
+        self._do("streamed", 200, "ok", self._stream)
+        self._do("model qwen3-1.7b, which tier free has not", 403, "model_not_allowed", lambda: self._whole("qwen3-1.7b"))
+        self._do("claiming x-slm-tier: pro for it", 403, "model_not_allowed", lambda: self._whole("qwen3-1.7b", {"x-slm-tier": "pro"}))
+        self._until_refused()
 
-        try:
-            got, said, decision = ask()
-        except APIStatusError as error:
-            got, decision = error.status_code, error.response.headers.get("x-slm-decision-id")
-            retry = error.response.headers.get("retry-after")
-            said = f"{type(error).__name__}: {_message(error.body)}" + (f" [retry-after: {retry}]" if retry else "")
-        except HTTPError as error:
-            got, decision = error.code, error.headers.get("x-slm-decision-id")
-            said = _message(msgspec.json.decode(error.read()).get("error"))
-        step = Step(title, expected, got, said, decision)
+    def _do(self, title: str, status: int, reason: str, ask: Callable[[], Answer]) -> None:
+        self._record(Step(title, status, reason, _caught(ask)))
+
+    def _until_refused(self) -> None:
+        """Tier free may ask six times a minute: what comes before the refusal must be answered."""
+        for _ in range(_MAX_TRIES):
+            answer = _caught(self._whole)
+            if answer.status != 200:
+                break
+            self._record(Step("again", 200, "ok", answer))
+            time.sleep(_SETTLED_S)
+        self._record(Step("once more: over six a minute", 429, "rate_limited", answer))
+
+    def _record(self, step: Step) -> None:
         self.steps.append(step)
-        mark = paint("✓", "green") if step.good else paint(f"✗ expected {expected}", "red")
+        good = step.answer.status == step.status
+        if not good:
+            self.wrong.append(f"request {len(self.steps)} ({step.title}) was answered {step.answer.status}, not {step.status}")
+        number, title = f"{len(self.steps):>3}", f"{step.title:<{_TITLE}}"
+        status = paint(str(step.answer.status), "red" if not good else "green" if step.status == 200 else "yellow")
+        expected = "" if good else paint(f"expected {step.status}: ", "red")
         print(
-            f"  {title:<44} {paint(str(got), 'green' if got == 200 else 'yellow')}  {mark}\n      {paint(step.said[:150], 'dim')}",
-            flush=True,
+            f"{number}  {title}{status}  {expected}{paint(one_line(step.answer.said, max(30, width() - _TITLE - 12)), 'dim')}", flush=True
         )
 
     # -- the requests
 
-    def plain(self) -> tuple[int, str, str | None]:
-        """Plain HTTP, without a key."""
-        url = f"{self.gateway.url}/v1/chat/completions"
-        request = urllib.request.Request(url, BODY, {"content-type": "application/json"})  # noqa: S310 - http on loopback
-        with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310 - http on loopback
-            return answer.status, "", answer.headers.get("x-slm-decision-id")
+    def _plain(self) -> Answer:
+        body = msgspec.json.encode({"model": MODEL, "messages": QUESTION, "max_tokens": 16})
+        request = Request(f"{self.gateway.url}{_PATH}", body, {"content-type": "application/json"})  # noqa: S310 - http on loopback
+        with DIRECT.open(request, timeout=20) as answer:
+            return Answer(answer.status, "", answer.headers.get("x-slm-decision-id"))
 
-    def whole(self, model: str = "phi-4-mini", tokens: int = 24) -> tuple[int, str, str | None]:
-        """A whole answer through the SDK."""
-        raw = self.client.chat.completions.with_raw_response.create(model=model, messages=HELLO, max_tokens=tokens)
+    def _whole(self, model: str = MODEL, headers: dict[str, str] | None = None) -> Answer:
+        raw = self.client.chat.completions.with_raw_response.create(
+            model=model, messages=QUESTION, max_tokens=24, seed=len(self.steps), extra_headers=headers
+        )
         answer = raw.parse()
         left = raw.headers.get("x-ratelimit-remaining-requests")
-        usage = answer.usage
-        text = (answer.choices[0].message.content or "").replace("\n", " ")
-        spent = f"{usage.prompt_tokens} + {usage.completion_tokens} tokens" if usage is not None else "no usage"
-        return raw.status_code, f"“{text[:60]} …” {spent}, {left} requests left", raw.headers.get("x-slm-decision-id")
+        said = f"{_spent(answer.usage)}, {left} requests left: “{one_line(answer.choices[0].message.content or '', 48)}”"
+        return Answer(raw.status_code, said, raw.headers.get("x-slm-decision-id"))
 
-    def stream(self) -> tuple[int, str, str | None]:
-        """A streamed answer through the SDK, metered."""
+    def _stream(self) -> Answer:
+        began = time.monotonic()
         with self.client.chat.completions.with_streaming_response.create(
-            model="phi-4-mini", messages=HELLO, max_tokens=32, stream=True, stream_options={"include_usage": True}
+            model=MODEL, messages=QUESTION, max_tokens=32, stream=True, stream_options={"include_usage": True}
         ) as raw:  # fmt: skip
-            chunks, usage = 0, None
+            first, chunks, usage = 0.0, 0, None
             for chunk in raw.parse():
+                first = first or time.monotonic() - began
                 chunks += 1
                 usage = chunk.usage or usage
-            spent = f"{usage.prompt_tokens} + {usage.completion_tokens} tokens" if usage is not None else "no usage"
-            return raw.status_code, f"{chunks} chunks, {spent}", raw.headers.get("x-slm-decision-id")
+            said = f"{_spent(usage)}, {chunks} events, the first after {first * 1000:.0f} ms"
+            return Answer(raw.status_code, said, raw.headers.get("x-slm-decision-id"))
 
-    def until_refused(self) -> tuple[int, str, str | None]:
-        """One call after another until the limit of requests is reached."""
+    # -- what was written down
+
+    def events(self) -> dict[str, dict[str, Any]]:
+        """Audit events by decision; an allowed call's is written when the access log has told its end."""
+        wanted = {step.answer.decision for step in self.steps}
+        deadline = time.monotonic() + _EVENTS_S
         while True:
-            self.whole(tokens=4)
-
-    def run(self) -> None:
-        """All steps in order."""
-        self.record("a request without a key", 401, self.plain)
-        self.record("with a key, a whole answer", 200, self.whole)
-        self.record("with a key, a streamed answer", 200, self.stream)
-        self.record("a model outside the tier", 403, lambda: self.whole("qwen3-1.7b"))
-        self.record("one call after another, to the limit", 429, self.until_refused)
-
-    def wait_for_events(self) -> dict[str, Any]:
-        """Audit events by decision; a call's event is written when its access log entry has settled it."""
-        wanted = {step.decision for step in self.steps}
-        deadline = time.monotonic() + 5
-        while True:
-            events = {event["decision_id"]: event for event in self.gateway.cli("audit", "query")}
+            events = {event["decision_id"]: event for event in self.gateway.cli("audit", "query") if event["event"] == "decision"}
             if wanted <= events.keys() or time.monotonic() > deadline:
                 return events
             time.sleep(0.1)
+
+    def show_events(self) -> None:
+        """One audit event for each request."""
+        events = self.events()
+        columns = (
+            "outcome",
+            "reason",
+            "status",
+            "client",
+            "tier",
+            "model",
+            "input_tokens",
+            "output_tokens",
+            "usage_source",
+            "cost",
+            "latency_ms",
+        )
+        rows: list[list[object]] = []
+        for number, step in enumerate(self.steps, 1):
+            event = events.get(step.answer.decision or "")
+            if event is None:
+                self.wrong.append(f"request {number} ({step.title}) has no audit event")
+                continue
+            if event["reason"] != step.reason:
+                self.wrong.append(f"the audit event of request {number} says {event['reason']}, not {step.reason}")
+            if event["outcome"] == "allow" and event["usage_source"] != "upstream":
+                self.wrong.append(f"request {number} was metered by {event['usage_source']}, not by what the model server counted")
+            rows.append([number, *(event[name] for name in columns)])
+        _heading("What was written down about each", "slm-authz audit query")
+        grid(("#", *(name.replace("_", " ") for name in columns)), rows)
+
+    def show_usage(self) -> None:
+        """Limits as the service counts them."""
+        rows = self.gateway.cli("usage", "--client", "demo")["data"]
+        _heading("What is used, held and left", "slm-authz usage")
+        grid(("limit", "size", "used", "held", "left"), [[row[n] for n in ("name", "limit", "used", "held", "left")] for row in rows])
+
+    def show_upstream(self) -> None:
+        """The model server's own log: what reached it, and what did not."""
+        log = [msgspec.json.decode(line) for line in self.gateway.upstream_log.read_bytes().splitlines()]
+        asked = [line for line in log if line["method"] == "POST"]
+        allowed = sum(step.answer.status == 200 for step in self.steps)
+        headers = [(name, value) for line in asked for name, value in line["headers"]]
+        if len(asked) != allowed:
+            self.wrong.append(f"the model server saw {len(asked)} requests, but {allowed} were allowed")
+        if any(self.key in value or name == "authorization" for name, value in headers):
+            self.wrong.append("a key reached the model server")
+        if {value for name, value in headers if name == "x-slm-tier"} != {"free"}:
+            self.wrong.append("the model server was told another tier than the key's")
+        _heading("What the model server saw", "its own log")
+        print(f"  {len(asked)} of {len(self.steps)} requests, no key, and `x-slm-client: demo`, `x-slm-tier: free` from the gateway")
+
+
+def _caught(ask: Callable[[], Answer]) -> Answer:
+    """A refusal as an answer, in the words in which the caller meets it."""
+    from openai import APIConnectionError, APIStatusError
+
+    try:
+        return ask()
+    except APIStatusError as error:
+        retry = error.response.headers.get("retry-after")
+        said = f"{type(error).__name__}{f', retry-after {retry} s' if retry else ''}: {_message(error.body)}"
+        return Answer(error.status_code, said, error.response.headers.get("x-slm-decision-id"))
+    except HTTPError as error:
+        return Answer(error.code, _message(_json(error.read()).get("error")), error.headers.get("x-slm-decision-id"))
+    except (APIConnectionError, OSError) as error:
+        return Answer(0, f"no answer: {error}", None)
+
+
+def _json(body: bytes) -> dict[str, Any]:
+    try:
+        return msgspec.json.decode(body, type=dict[str, Any])
+    except msgspec.MsgspecError:
+        return {"error": body.decode(errors="replace")}
 
 
 def _message(error: Any) -> str:
     return str(error.get("message", error)) if isinstance(error, dict) else str(error)
 
 
-def _show(demo: Demo, events: dict[str, Any]) -> bool:
-    print(f"\n{paint('The audit entry of each', 'bold')} (slm-authz audit query)")
-    columns = ("outcome", "reason", "status", "client", "model", "input_tokens", "output_tokens", "usage_source", "cost", "latency_ms")
-    found = [(step, events.get(step.decision or "")) for step in demo.steps]
-    table(
-        ("decision", *columns),
-        [[(step.decision or "")[-8:], *(event[name] for name in columns)] for step, event in found if event is not None],
-    )
-    print(f"\n{paint('What is used, held and left', 'bold')} (slm-authz usage)")
-    rows = demo.gateway.cli("usage", "--client", "demo")["data"]
-    table(
-        ("limit", "used", "held", "left", "size", "per"),
-        [[row[n] for n in ("name", "used", "held", "left", "limit", "per")] for row in rows],
-    )
-    complete = all(event is not None for _, event in found)
-    metered = all(event is None or event["outcome"] != "allow" or event["usage_source"] == "upstream" for _, event in found)
-    return complete and metered and all(step.good for step in demo.steps)
+def _spent(usage: Any) -> str:
+    return "no usage" if usage is None else f"{usage.prompt_tokens} + {usage.completion_tokens} tokens"
+
+
+def _heading(text: str, source: str) -> None:
+    print(f"\n{paint(text, 'bold')} {paint(f'({source})', 'dim')}")
+
+
+def _show(directory: Path, say: Callable[[str], None]) -> Sequence[str]:
+    """Run it all; what was not as expected."""
+    gateway = Gateway(Plan(directory, "127.0.0.1:0", temporary=True), os.environ, say)
+    say("Starting Envoy, slm-authz and a sample model server ...")
+    try:
+        gateway.start()
+        print(f"\n{paint(f'POST {_PATH}', 'bold')} through Envoy {gateway.envoy.version} on {gateway.url}\n", flush=True)
+        demo = Demo(gateway, gateway.cli("keys", "create", "--client", "demo", "--tier", "free")["key"])
+        demo.run()
+        demo.show_events()
+        demo.show_usage()
+        demo.show_upstream()
+        return demo.wrong
+    finally:
+        gateway.stop()
 
 
 def main() -> int:
-    """0: every outcome is the expected one."""
+    """0: every outcome is the expected one; 1: one is not; 3: a part could not run."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)
+    # A proxy of the environment does not lead to this machine's loopback.
+    os.environ["NO_PROXY"] = os.environ["no_proxy"] = "127.0.0.1,localhost"
     began = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="slm-authz-demo-") as directory:
-        gateway = Gateway(Plan(Path(directory), "127.0.0.1:0"), os.environ, lambda text: print(text, flush=True))
-        try:
-            gateway.start()
-            print(f"{paint('slm-authz demo', 'bold')}: Envoy {gateway.envoy.version} guards a model API on {gateway.url}\n", flush=True)
-            demo = Demo(gateway, gateway.cli("keys", "create", "--client", "demo", "--tier", "free")["key"])
-            demo.run()
-            good = _show(demo, demo.wait_for_events())
-        except (SlmAuthzError, DependencyError) as error:
-            print(f"slm-authz: {error}", file=sys.stderr)
-            return 3
-        finally:
-            gateway.stop()
-    print(
-        f"\n{paint('All as expected', 'green') if good else paint('Not as expected', 'red')}, in {time.monotonic() - began:.1f} s. Next: slm-authz up"
-    )
-    return 0 if good else 1
+    try:
+        with tempfile.TemporaryDirectory(prefix="slm-authz-demo-") as directory:
+            wrong = _show(Path(directory), lambda text: print(text, flush=True))
+    except SlmAuthzError as error:
+        print(f"slm-authz: {error}", file=sys.stderr)
+        return 3
+    except KeyboardInterrupt:
+        return 130
+    for line in wrong:
+        print(f"\n{paint('Not as expected:', 'red')} {line}.", end="")
+    if not wrong:
+        print(f"\n{paint('All as expected', 'green')}, in {time.monotonic() - began:.1f} s. Next: slm-authz up")
+    else:
+        print()
+    return 1 if wrong else 0
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from typing import Any, Final
 from urllib.error import HTTPError, URLError
 
 from slm_authz.errors import DependencyError, UsageError
+from slm_authz.local.stack import DIRECT
 from slm_authz.local.wiring import Upstream
 
 _NAME: Final = re.compile(r"[\x21-\x2b\x2d-\x7e]{1,256}")
@@ -26,7 +27,7 @@ def models_of(upstream: Upstream, key: str | None) -> dict[str, dict[str, Any]]:
     if key is not None:
         request.add_unredirected_header("authorization", f"Bearer {key}")
     try:
-        with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310 - as above
+        with DIRECT.open(request, timeout=10) as answer:
             listed = json.loads(answer.read(_MAX_ANSWER))["data"]
             models = {model["id"]: _model(model) for model in listed[:_MAX_MODELS] if _usable(model["id"])}
     except HTTPError as error:

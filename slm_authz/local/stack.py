@@ -26,6 +26,8 @@ _PDEATHSIG: Final = 1
 _LIBC: Final = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 _START_S: Final = 20.0
 _GRACE_S: Final = 15.0
+DIRECT: Final = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+"""HTTP without the environment's proxies: Envoy uses none either, and none leads to this machine's loopback."""
 
 
 def _end_with(parent: int) -> None:
@@ -175,7 +177,7 @@ class Stack:
 def answers(url: str) -> bool:
     """Whether an HTTP GET is answered with 200."""
     try:
-        with urllib.request.urlopen(url, timeout=1) as answer:  # noqa: S310 - http on loopback
+        with DIRECT.open(url, timeout=1) as answer:
             return bool(answer.status == 200)
     except (OSError, ValueError):
         return False
