@@ -16,8 +16,8 @@ MAX_EXPRESSION: Final = 16_384
 Finding = tuple[int, str, str]
 """(index of the policy, message, fix)"""
 
-_BLANK: Final = re.compile(r"\s+")
-_COMMENT: Final = re.compile(r"//[^\n]*")
+_FOUND: Final = re.compile(r"ERROR: <input>:(-?\d+):(-?\d+): ([^\n]*)")
+_MESSAGE: Final = 300
 _TYPES: Final = {
     "request.stream": "BOOL",
     "request.max_output_tokens": "INT",
@@ -74,8 +74,7 @@ def _one(environment: Any, policy: Policy) -> CompiledPolicy | tuple[str, str]:
     try:
         expression = environment.compile(policy.when)
     except Exception as error:  # noqa: BLE001 - the library documents no error type; its message has line and column
-        text = " ".join(str(error).split())
-        return f"the expression does not compile: {text}", f"Use CEL over: {', '.join(sorted(VARIABLES))}."
+        return f"the expression does not compile: {_words(str(error))}", f"Use CEL over: {', '.join(sorted(VARIABLES))}."
     kind = str(expression.return_type())
     if kind not in ("BOOL", "DYN"):
         return f"the expression yields {kind.lower()}, not a boolean", "Compare it with something, so that it is true or false."
@@ -90,7 +89,17 @@ def _program(expression: Any) -> Any:
     return run
 
 
+def _words(text: str) -> str:
+    """The library's findings without its drawing: `1:15: found no matching overload …`, line and column of the expression."""
+    found = [message if int(line) < 0 else f"{line}:{column}: {message}" for line, column, message in _FOUND.findall(text)]
+    words = "; ".join(dict.fromkeys(found)) or " ".join(text.split())
+    words = words.removesuffix(" [INVALID_ARGUMENT]")
+    return words if len(words) <= _MESSAGE else f"{words[:_MESSAGE]} …"
+
+
 def _used(when: str) -> frozenset[str]:
-    """Variables that the expression may name, however it is laid out. A superset is harmless: it only costs a binding."""
-    spellings = (_BLANK.sub("", when), _BLANK.sub("", _COMMENT.sub("", when)))
-    return frozenset(name for name in VARIABLES if any(name in spelling for spelling in spellings))
+    """Variables that the expression may name, however it is laid out: those whose last word stands in it.
+
+    A superset is harmless: it only costs a binding. White space and comments can stand around the dot, never inside the word.
+    """
+    return frozenset(name for name in VARIABLES if re.search(rf"\b{name.rpartition('.')[2]}\b", when, re.ASCII))

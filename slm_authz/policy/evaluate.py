@@ -7,13 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
 from slm_authz.identity.principal import Principal
 from slm_authz.reason import Denial, Reason
 from slm_authz.settings.schema import PolicyDeny
+
+LONGEST_TEXT: Final = 8192
+"""Characters of a value that policies judge; a longer one cannot be judged, so the call is refused."""
 
 Program = Callable[[Mapping[str, Any]], object]
 """Evaluates an expression over variables; whatever it returns that is not a bool counts as an error."""
@@ -46,24 +49,43 @@ class PolicyFacts(msgspec.Struct, gc=False):
     now: int
 
 
+def _text(value: Any) -> str:
+    """The library cuts a string at its first NUL and would judge what is left; matching takes time by the product of two lengths."""
+    if type(value) is not str or len(value) > LONGEST_TEXT or "\0" in value:
+        raise ValueError("not a text that can be judged")
+    return value
+
+
+def _flag(value: Any) -> bool:
+    if type(value) is not bool:
+        raise ValueError("not a boolean")
+    return value
+
+
+def _count(value: Any) -> int:
+    if type(value) is not int or not -(2**63) <= value < 2**63:
+        raise ValueError("not a 64-bit integer")
+    return value
+
+
 _GETTERS: dict[str, Callable[[PolicyFacts], Any]] = {
-    "request.method": lambda facts: facts.method,
-    "request.path": lambda facts: facts.path,
-    "request.host": lambda facts: facts.host,
-    "request.model": lambda facts: facts.model,
-    "request.api": lambda facts: facts.api,
-    "request.source": lambda facts: facts.source,
-    "request.stream": lambda facts: facts.stream,
-    "request.max_output_tokens": lambda facts: facts.max_output_tokens,
-    "request.input_tokens": lambda facts: facts.input_tokens,
-    "request.body_bytes": lambda facts: facts.body_bytes,
-    "principal.client": lambda facts: facts.principal.client if facts.principal else "",
-    "principal.tenant": lambda facts: (facts.principal.tenant or facts.principal.client) if facts.principal else "",
-    "principal.tier": lambda facts: facts.principal.tier if facts.principal else "",
-    "principal.key_id": lambda facts: (facts.principal.key_id or "") if facts.principal else "",
-    "principal.method": lambda facts: facts.principal.method if facts.principal else "",
-    "principal.scopes": lambda facts: list(facts.principal.scopes) if facts.principal else [],
-    "principal.labels": lambda facts: dict(facts.principal.labels) if facts.principal else {},
+    "request.method": lambda facts: _text(facts.method),
+    "request.path": lambda facts: _text(facts.path),
+    "request.host": lambda facts: _text(facts.host),
+    "request.model": lambda facts: _text(facts.model),
+    "request.api": lambda facts: _text(facts.api),
+    "request.source": lambda facts: _text(facts.source),
+    "request.stream": lambda facts: _flag(facts.stream),
+    "request.max_output_tokens": lambda facts: _count(facts.max_output_tokens),
+    "request.input_tokens": lambda facts: _count(facts.input_tokens),
+    "request.body_bytes": lambda facts: _count(facts.body_bytes),
+    "principal.client": lambda facts: _text(facts.principal.client) if facts.principal else "",
+    "principal.tenant": lambda facts: _text(facts.principal.tenant or facts.principal.client) if facts.principal else "",
+    "principal.tier": lambda facts: _text(facts.principal.tier) if facts.principal else "",
+    "principal.key_id": lambda facts: _text(facts.principal.key_id or "") if facts.principal else "",
+    "principal.method": lambda facts: _text(facts.principal.method) if facts.principal else "",
+    "principal.scopes": lambda facts: [_text(scope) for scope in facts.principal.scopes] if facts.principal else [],
+    "principal.labels": lambda facts: {_text(k): _text(v) for k, v in facts.principal.labels.items()} if facts.principal else {},
     "now": lambda facts: datetime.fromtimestamp(facts.now / 1000, UTC),
 }
 VARIABLES = frozenset(_GETTERS)
@@ -78,10 +100,7 @@ def judge(policies: Sequence[CompiledPolicy], facts: PolicyFacts) -> tuple[Denia
     for policy in policies:
         if denial is not None and not policy.shadow:
             continue
-        for name in policy.variables:
-            if name not in bound:
-                bound[name] = _GETTERS[name](facts)
-        verdict = _run(policy, bound)
+        verdict = _run(policy, facts, bound)
         if verdict is False:
             continue
         if policy.shadow:
@@ -94,10 +113,13 @@ def judge(policies: Sequence[CompiledPolicy], facts: PolicyFacts) -> tuple[Denia
     return denial, tuple(shadow)
 
 
-def _run(policy: CompiledPolicy, bound: Mapping[str, Any]) -> bool | None:
-    """True, False, or None for whatever is neither."""
+def _run(policy: CompiledPolicy, facts: PolicyFacts, bound: dict[str, Any]) -> bool | None:
+    """True, False, or None for whatever is neither. `bound` remembers variables for the policies that follow."""
     try:
+        for name in policy.variables:
+            if name not in bound:
+                bound[name] = _GETTERS[name](facts)
         verdict = policy.program(bound)
-    except Exception:  # noqa: BLE001 - whatever an expression does to its evaluator, the call is refused
+    except Exception:  # noqa: BLE001 - whatever an expression or a value does to its evaluator, the call is refused
         return None
     return verdict if type(verdict) is bool else None

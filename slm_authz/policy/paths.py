@@ -19,11 +19,11 @@ class PathEntry(msgspec.Struct, frozen=True):
 
 
 class PathTable:
-    """The configured paths; the longest prefix that has the method wins."""
+    """The configured paths; the longest prefix that has the method wins, and of two equal ones that which asks for an identity."""
 
     def __init__(self, rules: Sequence[PathRule]) -> None:
         entries = [PathEntry(rule.prefix, frozenset(rule.methods), rule.identity != "none") for rule in rules]
-        self._entries = sorted(entries, key=lambda entry: -len(entry.prefix))
+        self._entries = sorted(entries, key=lambda entry: (-len(entry.prefix), not entry.needs_identity))
 
     def match(self, method: str, path: str) -> PathEntry | None:
         """`/health` means /health and what lies below /health/, never /healthy; `/v1/` means all below it."""

@@ -65,6 +65,8 @@ class Table:
         entry = admitted.get(ask.model)
         if entry is not None:
             return Permit(tier, entry)
+        if not ask.model and not ask.prompts:
+            return Permit(tier, None)
         reason = Reason.MODEL_NOT_ALLOWED if ask.model in self.models else Reason.UNKNOWN_MODEL
         return Denial(reason, f"This key may not use that model. {_may_use(admitted)}", param="model")
 
