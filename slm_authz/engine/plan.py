@@ -39,7 +39,7 @@ MIN_REMAINING_S = 0.020
 class Plan(msgspec.Struct, eq=False):
     """One call on its way. Filled from top to bottom; what is not known (yet) is empty.
 
-    wait_until: ticks at which waiting for a concurrency slot ends; 0: it has not begun
+    model: canonical name; wait_until: ticks at which waiting for a concurrency slot ends; 0: it has not begun
     """
 
     arrival: Arrival
@@ -60,12 +60,7 @@ class Plan(msgspec.Struct, eq=False):
     denial: Denial | None = None
     deferred: Deferred | None = None
     wait_until: int = 0
-
-    @property
-    def model(self) -> str:
-        """Canonical name of the model, "" where unknown."""
-        permit = self.permit
-        return permit.model.name if permit is not None and permit.model is not None else ""
+    model: str = ""
 
 
 def plan(arrival: Arrival, decision_id: str, rules: Rules, distrusted: AbstractSet[str], now: int) -> Plan:
@@ -170,6 +165,7 @@ def _allow(planned: Plan, request: RequestContext, ask: Ask, rules: Rules, distr
     model = permit.model
     if model is None:
         return Denial(Reason.UNKNOWN_MODEL, "Name a model.", param="model")
+    planned.model = model.name
     bounded = bound(ask, model.spec, strict=rules.strict, distrusted=model.name in distrusted)
     if isinstance(bounded, Denial):
         return bounded
@@ -209,21 +205,21 @@ def _pending(planned: Plan, ask: Ask, rules: Rules) -> Pending:
     bounded, permit = planned.bound, planned.permit
     price = price_of(permit.model.spec) if permit is not None and permit.model is not None else None
     return Pending(
-        id=planned.id,
-        admitted=planned.now,
-        lease_end=0,
-        takes=(),
-        model=planned.model,
-        api=ask.api,
-        stream=ask.stream,
-        strict=rules.strict,
-        metered=ask.prompts != (),
-        input_bound=bounded.input_tokens,
-        output_bound=bounded.output_tokens,
-        price_input=price.input if price is not None else 0,
-        price_output=price.output if price is not None else 0,
-        price_per=price.per if price is not None else 0,
-        memo=memo(planned, rules, None, 0),
+        planned.id,
+        planned.now,
+        0,  # the lease begins with the admission
+        (),
+        planned.model,
+        ask.api,
+        ask.stream,
+        rules.strict,
+        ask.prompts != (),
+        bounded.input_tokens,
+        bounded.output_tokens,
+        price.input if price is not None else 0,
+        price.output if price is not None else 0,
+        price.per if price is not None else 0,
+        memo(planned, rules, None, 0),
     )
 
 

@@ -61,18 +61,17 @@ def bound(ask: Ask, model: Model, *, strict: bool, distrusted: bool = False) -> 
             )
         else:
             cap = ask.cap
-    if strict:
-        tokens_in = sum([_strict_input(prompt, model, distrusted=distrusted) for prompt in ask.prompts])
-    else:
-        tokens_in = sum([_estimated_input(prompt, model) for prompt in ask.prompts])
+    tokens_in = 0
+    for prompt in ask.prompts:
+        tokens_in += _strict_input(prompt, model, distrusted=distrusted) if strict else _estimated_input(prompt, model)
     copies = len(ask.prompts) * ask.choices
     tokens_out = copies * cap
     return Bound(cap, copies, tokens_in, tokens_out, cost(price_of(model), tokens_in, tokens_out))
 
 
 def _estimated_input(prompt: Prompt, model: Model) -> int:
-    images = prompt.images * (model.image_tokens or 0)
-    return -(-prompt.text_bytes // 3) + prompt.tokens + images + model.template_tokens
+    tokens = -(-prompt.text_bytes // 3) + prompt.tokens + model.template_tokens
+    return tokens + prompt.images * (model.image_tokens or 0) if prompt.images else tokens
 
 
 def _strict_input(prompt: Prompt, model: Model, *, distrusted: bool) -> int:

@@ -69,20 +69,25 @@ class Signer:
     """Signs and checks holds with a key derived from the pepper."""
 
     def __init__(self, key: bytes) -> None:
-        self._key = key
+        # The key is absorbed once; each MAC continues from a copy of that state.
+        self._keyed = blake2b(key=key, digest_size=_MAC_BYTES)
 
     def sign(self, pending: Pending, quoted: list[str]) -> str:
         """`VERSION;id;admitted;counter=window:amount;…;MAC`. `quoted` are the counters' names in the order of `takes`."""
-        draws = [f"{name}={take.window}:{take.amount}" for name, take in zip(quoted, pending.takes, strict=True)]
-        payload = ";".join((f"{VERSION};{pending.id};{pending.admitted}", *draws))
-        mac = blake2b(payload.encode(), key=self._key, digest_size=_MAC_BYTES).hexdigest()
-        return f"{payload};{mac}"
+        payload = f"{VERSION};{pending.id};{pending.admitted}"
+        for name, take in zip(quoted, pending.takes, strict=True):
+            payload += f";{name}={take.window}:{take.amount}"
+        return f"{payload};{self._mac(payload)}"
+
+    def _mac(self, payload: str) -> str:
+        keyed = self._keyed.copy()
+        keyed.update(payload.encode("utf-8", "replace"))
+        return keyed.hexdigest()
 
     def verify(self, hold: str) -> str | None:
         """The decision id of a hold that we signed; None for anything else."""
         payload, _, mac = hold.rpartition(";")
-        expected = blake2b(payload.encode("utf-8", "replace"), key=self._key, digest_size=_MAC_BYTES).hexdigest()
-        if not hmac.compare_digest(expected.encode(), mac.encode("utf-8", "replace")):
+        if not hmac.compare_digest(self._mac(payload).encode(), mac.encode("utf-8", "replace")):
             return None
         version, _, rest = payload.partition(";")
         return rest.partition(";")[0] if version == str(VERSION) else None
