@@ -33,7 +33,9 @@ def settings_of(**changes: Any) -> Settings:
     document: dict[str, Any] = {
         "version": 1,
         "identity": [{"api_key": {}}],
-        "models": {"m": {"context": 1000, "default_output_tokens": 100, "max_output_tokens": 400, "price": {"input": "1", "output": "2", "per": 1}}},
+        "models": {
+            "m": {"context": 1000, "default_output_tokens": 100, "max_output_tokens": 400, "price": {"input": "1", "output": "2", "per": 1}}
+        },
         "tiers": {"free": {"models": ["m"], "limits": []}},
     }
     document.update(changes)
@@ -43,10 +45,10 @@ def settings_of(**changes: Any) -> Settings:
 class Bench:
     """Counters with one tier of given limits, driven with plain numbers."""
 
-    def __init__(self, limits: list[dict[str, Any]], journal: Callable[[], SqliteJournal | None], model_limits: list[dict[str, Any]] | None = None) -> None:
-        models: Mapping[str, Any] = {
-            "m": {"context": 1000, "price": {"input": "1", "output": "2", "per": 1}, "limits": model_limits or []}
-        }
+    def __init__(
+        self, limits: list[dict[str, Any]], journal: Callable[[], SqliteJournal | None], model_limits: list[dict[str, Any]] | None = None
+    ) -> None:
+        models: Mapping[str, Any] = {"m": {"context": 1000, "price": {"input": "1", "output": "2", "per": 1}, "limits": model_limits or []}}
         self.settings = settings_of(tiers={"free": {"models": ["m"], "limits": limits}}, models=models)
         self.table = QuotaTable(self.settings)
         self.policy = Table.build(self.settings)
@@ -74,7 +76,21 @@ class Bench:
         tokens_in = max(1, tokens // 10)
         tokens_out = tokens - tokens_in
         pending = Pending(
-            f"{self.serial:032x}", 0, 0, (), "m", "openai.chat", stream, strict, True, tokens_in, tokens_out, 10**9, 2 * 10**9, 1, f"memo {self.serial}".encode()
+            f"{self.serial:032x}",
+            0,
+            0,
+            (),
+            "m",
+            "openai.chat",
+            stream,
+            strict,
+            True,
+            tokens_in,
+            tokens_out,
+            10**9,
+            2 * 10**9,
+            1,
+            f"memo {self.serial}".encode(),
         )
         amounts: Amounts = (1, tokens, pending.cost(tokens_in, tokens_out) or 0, 1)
         return Admission(pending, self.account(client, **subject), amounts)

@@ -111,7 +111,16 @@ def test_a_duplicate_has_no_effect(bench: Callable[..., Any], noon: int) -> None
     assert len(b.counters.pending(10)) == 1
 
 
-@pytest.mark.parametrize("forge", [lambda h: h[:-1] + ("0" if h[-1] != "0" else "1"), lambda h: h.replace("1;", "2;", 1), lambda _: "", lambda _: ";;;", lambda h: h + ";"])
+@pytest.mark.parametrize(
+    "forge",
+    [
+        lambda h: h[:-1] + ("0" if h[-1] != "0" else "1"),
+        lambda h: h.replace("1;", "2;", 1),
+        lambda _: "",
+        lambda _: ";;;",
+        lambda h: h + ";",
+    ],
+)
 def test_a_forged_hold_has_no_effect(bench: Callable[..., Any], noon: int, forge: Callable[[str], str]) -> None:
     b = bench([{"tokens": 100, "per": "day"}])
     entry = end(b, admit(b, b.admission(tokens=60), noon), (5, 7))

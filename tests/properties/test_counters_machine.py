@@ -13,11 +13,11 @@ from typing import Any
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, rule
-from tests.conftest import LEASE, NOON, Bench  # type: ignore[import-not-found]
 
 from slm_authz.quota.counters import Grant
 from slm_authz.quota.evidence import Evidence
 from slm_authz.store.journal import SqliteJournal
+from tests.conftest import LEASE, NOON, Bench  # type: ignore[import-not-found]
 
 MINUTE, DAY = 60_000, 86_400_000
 TOKENS_PER_DAY, REQUESTS_PER_MINUTE, SLOTS, BUDGET = 300, 12, 4, 500 * 10**9

@@ -13,7 +13,12 @@ sizes = st.integers(1, 10_000)
 periods = st.sampled_from([1_000, 60_000, 3_600_000, 86_400_000, 604_800_000])
 
 
-@given(limit=sizes, burst=st.integers(1, 500), period=periods, steps=st.lists(st.tuples(st.integers(0, 100_000), st.integers(1, 50)), max_size=40))
+@given(
+    limit=sizes,
+    burst=st.integers(1, 500),
+    period=periods,
+    steps=st.lists(st.tuples(st.integers(0, 100_000), st.integers(1, 50)), max_size=40),
+)
 def test_against_fractions(limit: int, burst: int, period: int, steps: list[tuple[int, int]]) -> None:
     debt, level = 0, Fraction(0)
     for elapsed, amount in steps:
