@@ -120,3 +120,23 @@ def test_complaints_are_bounded_counted_and_silent_about_what_they_saw(caplog: p
         "it failed: ValueError (and 4 times more since)",
     ]
     assert SECRET not in caplog.text
+
+
+def test_it_rests_only_when_nothing_is_parked(pump: tuple[Pump, FakeTransport, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    loop, transport, corridor = pump
+    script: list[list[Incoming]] = [[Incoming(1, call_of("/park"))]]
+    closed = False
+
+    def receive(most: int, timeout_ms: int) -> list[Incoming] | None:
+        return None if closed else script.pop() if script else []
+
+    monkeypatch.setattr(transport, "receive", receive)
+    loop.start()
+    while not corridor.waiting:
+        pass
+    assert not loop.rest(3)
+    corridor.freed = True
+    assert loop.rest(500)
+    assert list(transport.answers) == [1]
+    closed = True
+    loop.join(5)
