@@ -9,10 +9,10 @@ Once an append has failed, the journal takes no more until a snapshot has made t
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from threading import Lock
-from typing import Any, Final, Protocol
+from typing import Any, Final, Literal, Protocol
 
 import msgspec
 
@@ -32,6 +32,7 @@ CREATE TABLE IF NOT EXISTS outbox (seq INTEGER PRIMARY KEY, record BLOB);
 """
 _JOURNAL_SCHEMA: Final = "CREATE TABLE IF NOT EXISTS journal (seq INTEGER PRIMARY KEY, operations BLOB);"
 
+_ROWS: Final = 500
 _encode: Final = msgspec.msgpack.Encoder().encode
 _decode: Final = msgspec.msgpack.Decoder().decode
 _decode_pending: Final = msgspec.msgpack.Decoder(Pending).decode
@@ -90,7 +91,11 @@ class NoJournal:
 
 
 class _Changes(msgspec.Struct):
-    """A snapshot's worth of changes, as rows; `keys` to mark them due again where the write fails."""
+    """A snapshot's worth of changes.
+
+    Records are encoded when they are written, outside the counters' lock: a lease that was renewed in between is renewed again by the
+    replay, to the same end.
+    """
 
     journal_seq: int
     refused: int
@@ -98,11 +103,11 @@ class _Changes(msgspec.Struct):
     meta: list[tuple[str, Any]]
     counters: list[tuple[str, int, int, int]]
     gone_counters: list[tuple[str]]
-    pending: list[tuple[str, int, bytes]]
+    pending: list[Pending]
     gone_pending: list[tuple[str]]
-    lapsed: list[tuple[str, int, bytes]]
+    lapsed: list[Pending]
     gone_lapsed: list[tuple[str]]
-    outbox: list[tuple[int, bytes]]
+    outbox: list[Outcome]
 
 
 class SqliteJournal:
@@ -119,6 +124,7 @@ class SqliteJournal:
         self._written_outbox = 0
         self._captured: _Changes | None = None
         self._refused = 0
+        self._stored: set[str] = set()  # pending calls that have a row: most have settled before a snapshot could see them
         self._writing = Lock()
 
     def recover(self) -> Ledger:
@@ -150,6 +156,7 @@ class SqliteJournal:
             ledger.counters[name] = [a, b, c]
         for decision_id, _, record in run("SELECT id, lease_end, record FROM pending ORDER BY lease_end"):
             ledger.pending[decision_id] = _decode_pending(record)
+            self._stored.add(decision_id)
         for decision_id, _, record in run("SELECT id, lease_end, record FROM lapsed ORDER BY lease_end"):
             ledger.lapsed[decision_id] = _decode_pending(record)
         for seq, record in run("SELECT seq, record FROM outbox ORDER BY seq"):
@@ -188,11 +195,11 @@ class SqliteJournal:
             ],
             counters=[(name, *counters[name]) for name in ledger.dirty if name in counters],  # type: ignore[misc]
             gone_counters=[(name,) for name in ledger.dirty if name not in counters],
-            pending=[(i, pending[i].lease_end, _encode(pending[i])) for i in ledger.dirty_pending if i in pending],
-            gone_pending=[(i,) for i in ledger.dirty_pending if i not in pending],
-            lapsed=[(i, lapsed[i].lease_end, _encode(lapsed[i])) for i in ledger.dirty_lapsed if i in lapsed],
+            pending=[pending[i] for i in ledger.dirty_pending if i in pending],
+            gone_pending=[(i,) for i in ledger.dirty_pending & self._stored if i not in pending],
+            lapsed=[lapsed[i] for i in ledger.dirty_lapsed if i in lapsed],
             gone_lapsed=[(i,) for i in ledger.dirty_lapsed if i not in lapsed],
-            outbox=[(outcome.seq, _encode(outcome)) for outcome in ledger.outbox if outcome.seq > written],
+            outbox=[outcome for outcome in ledger.outbox if outcome.seq > written],
         )
         ledger.dirty.clear()
         ledger.dirty_pending.clear()
@@ -201,9 +208,9 @@ class SqliteJournal:
     def _mark_due(self, ledger: Ledger, changes: _Changes) -> None:
         ledger.dirty.update(row[0] for row in changes.counters)
         ledger.dirty.update(row[0] for row in changes.gone_counters)
-        ledger.dirty_pending.update(row[0] for row in changes.pending)
+        ledger.dirty_pending.update(pending.id for pending in changes.pending)
         ledger.dirty_pending.update(row[0] for row in changes.gone_pending)
-        ledger.dirty_lapsed.update(row[0] for row in changes.lapsed)
+        ledger.dirty_lapsed.update(lapsed.id for lapsed in changes.lapsed)
         ledger.dirty_lapsed.update(row[0] for row in changes.gone_lapsed)
 
     def write(self) -> None:
@@ -220,7 +227,9 @@ class SqliteJournal:
                     f"The counters' snapshot cannot be written: {error}.", "Make room on the disk; it is tried again every second."
                 ) from error
             self._captured = None
-            self._written_outbox = max([seq for seq, _ in changes.outbox], default=self._written_outbox)
+            self._stored.difference_update(row[0] for row in changes.gone_pending)
+            self._stored.update(pending.id for pending in changes.pending)
+            self._written_outbox = max([outcome.seq for outcome in changes.outbox], default=self._written_outbox)
             # Batches that were refused after the capture are in the state, but in no row yet: only the next snapshot is whole.
             self.healthy = self.healthy or changes.refused == self._refused
 
@@ -229,14 +238,14 @@ class SqliteJournal:
         run("BEGIN IMMEDIATE")
         try:
             many("INSERT OR REPLACE INTO meta VALUES (?, ?)", changes.meta)
-            many("INSERT OR REPLACE INTO counters VALUES (?, ?, ?, ?)", changes.counters)
+            _insert(run, "counters", changes.counters)
             many("DELETE FROM counters WHERE name = ?", changes.gone_counters)
-            many("INSERT OR REPLACE INTO pending VALUES (?, ?, ?)", changes.pending)
+            _insert(run, "pending", [(one.id, one.lease_end, _encode(one)) for one in changes.pending])
             many("DELETE FROM pending WHERE id = ?", changes.gone_pending)
-            many("INSERT OR REPLACE INTO lapsed VALUES (?, ?, ?)", changes.lapsed)
+            _insert(run, "lapsed", [(one.id, one.lease_end, _encode(one)) for one in changes.lapsed])
             many("DELETE FROM lapsed WHERE id = ?", changes.gone_lapsed)
             run("DELETE FROM outbox WHERE seq <= ?", (changes.acknowledged,))
-            many("INSERT OR REPLACE INTO outbox VALUES (?, ?)", [row for row in changes.outbox if row[0] > changes.acknowledged])
+            _insert(run, "outbox", [(one.seq, _encode(one)) for one in changes.outbox if one.seq > changes.acknowledged])
             run("COMMIT")
         except BaseException:
             self._snapshots.rollback()
@@ -250,6 +259,14 @@ class SqliteJournal:
         self._rows.close()
         self._trimmer.close()
         self._snapshots.close()
+
+
+def _insert(run: Callable[..., Any], table: Literal["counters", "pending", "lapsed", "outbox"], rows: Sequence[tuple[Any, ...]]) -> None:
+    """Many rows per statement: sqlite3 lets go of the interpreter's lock at every statement, and getting it back under load is slow."""
+    for at in range(0, len(rows), _ROWS):
+        chunk = rows[at : at + _ROWS]
+        places = ",".join([f"({','.join('?' * len(chunk[0]))})"] * len(chunk))
+        run(f"INSERT OR REPLACE INTO {table} VALUES {places}", [value for row in chunk for value in row])  # noqa: S608 - our own table names
 
 
 def _revive(operation: list[Any]) -> Operation:
