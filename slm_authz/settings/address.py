@@ -51,8 +51,7 @@ def parse_address(text: str) -> Address:
     if match is None:
         raise ValueError(f"{text!r} is not an address: {_SHOWN}")
     six, host, port = match.groups()
-    if int(port) > 65535:
-        raise ValueError(f"{text!r} has no valid port: ports end at 65535")
+    _require(int(port) <= 65535, text)
     if six is not None:
         _require(_is_ip(six) and isinstance(ip_address(six), IPv6Address), text)
         return Address(f"[{six}]", int(port))

@@ -7,7 +7,7 @@ from typing import Final
 
 import msgspec
 
-from slm_authz.settings.model_checks import VISIBLE, admitted, tier_places, unknown_model
+from slm_authz.settings.model_checks import VISIBLE, admitted, tier_places, unknown_model, unused
 from slm_authz.settings.names import limit_name
 from slm_authz.settings.patterns import matches
 from slm_authz.settings.problems import Finding, error, warning
@@ -65,8 +65,9 @@ def check_limits(settings: Settings) -> Iterator[Finding]:
 
 def _groups(settings: Settings) -> Iterator[list[_Placed]]:
     admitting = {tier: admitted(settings, tier) for tier in settings.tiers}
+    idle = unused(settings)
     for name, model in settings.models.items():
-        reached = [name] if any(name in models for models in admitting.values()) else []
+        reached = [] if name in idle else [name]
         needs = [*tier_places(settings), f"models.{name}.aliases"]
         yield [
             _placed(f"models.{name}.limits.{index}", name, spec, reached, needs, of_model=True) for index, spec in enumerate(model.limits)
@@ -161,7 +162,7 @@ def _against(settings: Settings, limit: _Placed, name: str) -> Iterator[Finding]
         yield error(limit.path, f"a cost limit needs the price of `{name}`", fix, f"models.{name}.price", *limit.needs)
     held = _least_hold(settings, spec, model)
     if held > spec.at_once:
-        shown = (format_money(held), format_money(spec.at_once)) if spec.kind == "cost" else (held, spec.at_once)
+        shown = (format_money(held), format_money(spec.at_once)) if spec.kind == "cost" else (f"{held} tokens", spec.at_once)
         message = (
             f"a request to `{name}` that names no output cap holds at least {shown[0]}, and this limit never allows more than {shown[1]}"
         )

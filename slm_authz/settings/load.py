@@ -85,6 +85,8 @@ def load(path: Path | str, env: Mapping[str, str], plugins: Plugins | None = Non
         problems.extend(_placed(document, finding) for finding in findings)
         settings = None if _repaired(judged) else settings
     problems.sort(key=lambda problem: problem.line or 0)
+    if settings is None and not problems:  # nothing that is known leads here; it must still never be served
+        problems.append(Problem("error", 1, "", "the file cannot be judged", "Begin with slm_authz/settings/example.yaml."))
     if settings is None or any(problem.severity == "error" for problem in problems):
         raise ConfigError(_summary(path, problems), problems)
     digest = hashlib.sha256(msgspec.json.encode(public(settings, document.origins), order="sorted")).hexdigest()[:16]
@@ -110,9 +112,9 @@ def _repaired(judged: Judged) -> bool:
 
 def _summary(path: Path, problems: Sequence[Problem]) -> str:
     errors = [problem for problem in problems if problem.severity == "error"]
-    first = errors[0]
+    where = f"line {errors[0].line}: " if errors[0].line is not None else ""
     more = f", and {len(errors) - 1} more" if len(errors) > 1 else ""
-    return f"The configuration {path} has errors: line {first.line}: {first.message}{more}. `slm-authz config check -c {path}` names all."
+    return f"The configuration {path} has errors: {where}{errors[0].message}{more}. `slm-authz config check -c {path}` names all."
 
 
 def _long_sockets(settings: Settings, base: Path) -> Iterator[Finding]:

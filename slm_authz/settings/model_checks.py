@@ -28,12 +28,23 @@ def admitted(settings: Settings, tier: str) -> list[str]:
 
 def unknown_model(settings: Settings, path: str, pattern: str) -> Iterator[Finding]:
     """A name or glob that means no configured model."""
-    if any(matches(pattern, name, model.aliases) for name, model in settings.models.items()):
+    if _known(settings, pattern):
         return
     spellings = [spelling for name, model in settings.models.items() for spelling in (name, *model.aliases)]
     meant = closest(pattern, spellings)
     fix = f"Did you mean `{meant}`?" if meant else f"Configured models: {', '.join(settings.models)}."
     yield error(path, f"no configured model is meant by `{pattern}`", fix, f"models.{PLACEHOLDER}", *_alias_places(settings))
+
+
+def _known(settings: Settings, pattern: str) -> bool:
+    return any(matches(pattern, name, model.aliases) for name, model in settings.models.items())
+
+
+def unused(settings: Settings) -> frozenset[str]:
+    """Models that no tier admits; none where a tier names an unknown one, which may be meant to be any of them."""
+    if not all(_known(settings, pattern) for tier in settings.tiers.values() for pattern in tier.models):
+        return frozenset()
+    return frozenset(settings.models) - {model for tier in settings.tiers for model in admitted(settings, tier)}
 
 
 def _alias_places(settings: Settings) -> list[str]:
@@ -47,9 +58,9 @@ def check_models(settings: Settings) -> Iterator[Finding]:
         yield from _travels(f"models.{name}", "a model's name", name)
         yield from _spellings(owners, name, model)
         yield from _bounds(settings, f"models.{name}", model)
-    used = {model for tier in settings.tiers for model in admitted(settings, tier)}
+    idle = unused(settings)
     for name in settings.models:
-        if name not in used and not settings.models[name].limits:
+        if name in idle and not settings.models[name].limits:
             yield warning(
                 f"models.{name}", f"no tier admits the model `{name}`", "Add it to a tier's models, or remove it.", *tier_places(settings)
             )

@@ -107,6 +107,11 @@ def _report(finding: Finding, judged: Judged) -> None:
 
 def _repair(root: dict[str, Any], items: list[Any], judged: Judged) -> None:
     """Report what is new in this pass, then take away its causes."""
+    wrong = [location_of(item) for item in items]
+    # pydantic counts only the entries of a list that are right: one that is short for their sake is not empty
+    items = [
+        item for item, at in zip(items, wrong, strict=True) if item["type"] != "too_short" or not any(_within(other, at) for other in wrong)
+    ]
     meant = {id(item): _meant(root, item) for item in items if item["type"] == "extra_forbidden"}
     misspelt = set(meant.values())
     for item in items:
@@ -118,6 +123,10 @@ def _repair(root: dict[str, Any], items: list[Any], judged: Judged) -> None:
         if doubt is not None and doubt not in judged.doubtful:
             judged.doubtful.append(doubt)
         _mend(root, location, item["type"])
+
+
+def _within(inner: tuple[str | int, ...], outer: tuple[str | int, ...]) -> bool:
+    return len(inner) > len(outer) and inner[: len(outer)] == outer
 
 
 def _meant(root: dict[str, Any], item: Any) -> str | None:
@@ -156,6 +165,8 @@ def _mend(root: dict[str, Any], location: tuple[str | int, ...], kind: str) -> N
 
 def _member(location: tuple[str | int, ...], kind: str) -> Any:
     """What stands for a member of a mapping; None: nothing, so that its default holds."""
+    if kind == "extra_forbidden":
+        return None
     name = str(location[-1])
     if len(location) == 2 and location[0] == "models":
         return {}

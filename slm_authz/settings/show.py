@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import yaml
 
-from slm_authz.settings.schema import Settings
+from slm_authz.settings.schema import FileSink, Settings
 from slm_authz.units import format_duration, format_money
 
 MASK: Final = "***"
@@ -46,7 +46,7 @@ def _plugins_own(path: str) -> bool:
     parts = path.split(".")
     if parts[0] == "identity" and len(parts) >= 3:
         return parts[2] not in ("api_key", "anonymous")
-    return parts[:2] == ["audit", "sinks"] and len(parts) >= 4
+    return parts[:2] == ["audit", "sinks"] and len(parts) >= 4 and parts[3] not in (*FileSink.model_fields, "otlp")
 
 
 def written(name: str, value: int) -> int | str:

@@ -31,7 +31,7 @@ _WORDS: Final = {"true": True, "True": True, "TRUE": True, "false": False, "Fals
 _NULLS: Final = frozenset({"", "~", "null", "Null", "NULL"})
 _SINK: Final = re.compile(r"audit\.sinks\.[0-9]+")
 """Where `{file: PATH}` is an audit sink, not a reference."""
-_TAGS: Final = frozenset({None, "!", "tag:yaml.org,2002:str"})
+_TAGS: Final = frozenset({None, "tag:yaml.org,2002:str"})
 _DOCUMENT_EVENTS: Final = (yaml.MappingStartEvent, yaml.SequenceStartEvent, yaml.ScalarEvent, yaml.AliasEvent)
 
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -112,8 +112,12 @@ def _broken(text: str, wrong: Exception, document: Document) -> None:
     lines = text.splitlines()
     line = min(line, max(0, len(lines) - 1))
     what = str(getattr(wrong, "problem", None) or getattr(wrong, "reason", None) or "it cannot be read")
-    if "cannot start any token" in what and lines and "\t" in lines[line][: len(lines[line]) - len(lines[line].lstrip())]:
+    indent = lines[line][: len(lines[line]) - len(lines[line].lstrip())] if lines else ""
+    if "\t" in indent:
         document.add(line + 1, "", "a tab indents this line, which YAML forbids", "Indent it with spaces.")
+        return
+    if "nesting depth" in what:
+        _too_much(document, line + 1)
         return
     document.add(line + 1, "", f"the file is not valid YAML: {what}", "Check indentation, quotes and colons there and just above.")
 
