@@ -132,8 +132,10 @@ def test_it_rests_only_when_nothing_is_parked(pump: tuple[Pump, FakeTransport, A
 
     monkeypatch.setattr(transport, "receive", receive)
     loop.start()
-    while not corridor.waiting:
-        pass
+    for _ in range(500):
+        if corridor.waiting:
+            break
+        loop.join(0.01)
     assert not loop.rest(3)
     corridor.freed = True
     assert loop.rest(500)
