@@ -278,6 +278,16 @@ def test_draining_loses_no_call_and_ends_streams_in_order(house: House) -> None:
         house.check(call_of("/a"), timeout=1)
 
 
+def test_draining_waits_for_a_call_that_is_still_parked(house: House) -> None:
+    waiting = house.check.future(call_of("/park-1"), timeout=20)
+    until(lambda: house.corridor.waiting)
+    freed = threading.Timer(0.2, lambda: setattr(house.corridor, "freed", True))
+    freed.start()
+    house.server.drain(0, 0)
+    freed.join()
+    assert external_auth_pb2.CheckResponse.FromString(waiting.result()).status.code == 0
+
+
 def test_stopping_twice_or_unstarted_is_nothing(corridor: Any, target: str, transport: Transport) -> None:
     server_of(corridor, target, transport).stop()
     house = House(corridor, target, transport)
