@@ -86,7 +86,7 @@ class Service:
         self._describe(self._loaded)
         self._spans: Any = None
         self.recorder = self._recorder(settings)
-        self.engine.audit_ok = lambda: self.recorder.available
+        self.engine.audit_available = lambda: self.recorder.available
         self.server = Server(
             self.engine,
             parse_address(settings.listen.grpc).target,

@@ -64,7 +64,6 @@ class Housekeeper:
         now = self._clock()
         house = self._house
         house.engine.lapse(now)
-        house.engine.audit_available = house.engine.audit_ok()
         if self._rounds % 10 == 0:
             self._snapshot()
             self._look_at_access_log(now)

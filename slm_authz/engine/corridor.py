@@ -62,8 +62,7 @@ class Engine:
         self.rules = rules
         self.counters = counters
         self.ready = False
-        self.audit_available = True
-        self.audit_ok: Callable[[], bool] = lambda: True
+        self.audit_available: Callable[[], bool] = lambda: True
         self._keys = keys
         self._signer = signer
         self._metrics = metrics
@@ -110,7 +109,7 @@ class Engine:
         decision_id = self._new_id(now)
         if not self.ready:
             return Plan(arrival, decision_id, now, denial=Denial(Reason.NOT_READY, "Not ready yet; retry in a moment.", retry_after=1))
-        if rules.deny_without_audit and not self.audit_available:
+        if rules.deny_without_audit and not self.audit_available():
             denial = Denial(
                 Reason.AUDIT_UNAVAILABLE, "Calls cannot be recorded just now, so none is let through; retry later.", retry_after=1
             )
@@ -269,6 +268,7 @@ class Engine:
     def unmatched(self, count: int, reason: str, details: str) -> None:
         """Log entries that carry no hold, or are of a type that does not settle: counted, never accounted."""
         log.debug("%d log entries without a hold (%s %s)", count, reason, details)
+        self.counters.saw_log()
         self._metrics.unmatched(count)
 
 

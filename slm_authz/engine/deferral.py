@@ -9,6 +9,7 @@ import asyncio
 import logging
 from collections import deque
 from concurrent.futures import Future
+from contextlib import suppress
 from threading import Lock, Thread
 from typing import Final
 
@@ -65,8 +66,9 @@ class Deferrals:
     def finished(self) -> list[Arrival]:
         """Calls whose answer has come, each once."""
         back = []
-        while self._finished:
-            back.append(self._finished.popleft())
+        with suppress(IndexError):  # two threads may empty it at once
+            while True:
+                back.append(self._finished.popleft())
         return back
 
     def cancel(self, call: int) -> None:

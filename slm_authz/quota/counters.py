@@ -108,6 +108,10 @@ class Counters(Outbox, Protocol):
         """Undo an admission that nobody received. With a memo, one event is written; without, none. False: no such record."""
         ...
 
+    def saw_log(self) -> None:
+        """A log entry of any kind has arrived: the access log is wired."""
+        ...
+
     def lapse(self, now: int) -> list[Settled]:
         """Charge every record whose lease has ended at its bound."""
         ...

@@ -294,6 +294,10 @@ class MemoryCounters:
         """Whether the last write to the journal succeeded."""
         return self._journal.healthy
 
+    def saw_log(self) -> None:
+        """A log entry of any kind has arrived."""
+        self.last_entry = self._ledger.floor
+
     def oldest_admission(self) -> int | None:
         """When the oldest pending call was admitted."""
         with self._lock:

@@ -192,7 +192,7 @@ def test_an_audit_that_must_not_fail_refuses(house: Any) -> None:
     import msgspec
 
     house.engine.rules = msgspec.structs.replace(house.engine.rules, deny_without_audit=True)
-    house.engine.audit_available = False
+    house.engine.audit_available = lambda: False
     assert house.ask(house.request(BODY, key=house.key("any"))).denial.reason is Reason.AUDIT_UNAVAILABLE
 
 

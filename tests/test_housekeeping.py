@@ -1,0 +1,78 @@
+"""One round at a time: the unwired access log is noticed and explained, and idle counters are swept."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from slm_authz.housekeeping import UNWIRED, Housekeeper
+
+CONFIG = """
+version: 1
+identity: [{api_key: {}}]
+models: {m: {context: 1000, default_output_tokens: 10, max_output_tokens: 100, price: free}}
+tiers: {free: {models: [m], limits: [{requests: 100, per: minute}, {requests: 10, per: day, algorithm: gcra, burst: 5}, {concurrent: 5}]}}
+"""
+BODY = json.dumps({"model": "m", "messages": [{"role": "user", "content": "x"}], "max_tokens": 5}).encode()
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> Iterator[Any]:
+    spec = importlib.util.spec_from_file_location("house", Path(__file__).parent / "engine" / "house.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    one = module.House(tmp_path, CONFIG)
+    yield one
+    one.close()
+
+
+def rounds(keeper: Housekeeper, count: int) -> None:
+    for _ in range(count):
+        keeper.tick()
+
+
+def test_an_unwired_access_log_is_noticed_and_forgiven(house: Any) -> None:
+    keeper = Housekeeper(house, lambda: house.now)
+    decision = house.ask(house.request(BODY, key=house.key("acme")))
+    rounds(keeper, 10)
+    assert keeper.unwired is None
+    house.now += 31_000
+    rounds(keeper, 10)
+    assert getattr(keeper, "unwired") == UNWIRED  # noqa: B009 - mypy would take it for None still
+    assert "envoy-config" in UNWIRED
+    house.end(decision)
+    rounds(keeper, 10)
+    assert keeper.unwired is None
+
+
+def test_any_entry_shows_that_the_log_is_wired(house: Any) -> None:
+    keeper = Housekeeper(house, lambda: house.now)
+    house.ask(house.request(BODY, key=house.key("acme")))
+    house.now += 31_000
+    house.engine.lapse(house.now)
+    house.engine.unmatched(1, "no_hold", "ext_authz_denied")
+    rounds(keeper, 10)
+    assert keeper.unwired is None
+
+
+def test_idle_counters_are_swept(house: Any) -> None:
+    keeper = Housekeeper(house, lambda: house.now)
+    decision = house.ask(house.request(BODY, key=house.key("acme")))
+    assert len(house.counters.keys()) == 3
+    rounds(keeper, 600)
+    assert len(house.counters.keys()) == 3
+    house.end(decision)
+    house.now += 60_000
+    rounds(keeper, 600)
+    (left,) = house.counters.keys()
+    assert left.split("\t")[1] == "gcra"
+    house.now += 86_400_000
+    rounds(keeper, 600)
+    assert house.counters.keys() == []
