@@ -31,6 +31,7 @@ def models_of(upstream: Upstream, key: str | None) -> dict[str, dict[str, Any]]:
             listed = json.loads(answer.read(_MAX_ANSWER))["data"]
             models = {model["id"]: _model(model) for model in listed[:_MAX_MODELS] if _usable(model["id"])}
     except HTTPError as error:
+        error.close()
         more = "" if key is not None else " Name its key with --upstream-key-env." if error.code in (401, 403) else ""
         raise DependencyError(f"The model server answers {error.code} to GET {upstream.url}/v1/models.{more}", _FIX) from error
     except (OSError, URLError) as error:

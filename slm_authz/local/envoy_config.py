@@ -134,7 +134,8 @@ def _connection_manager(settings: Settings, wiring: Wiring) -> Tree:
 
 def _client_address(settings: Settings) -> Tree:
     """One rule for the client's address. The service counts X-Forwarded-For from the right, without Envoy's own peer."""
-    own: Tree = {"use_remote_address": True, "internal_address_config": {}}
+    nobody = {"address_prefix": "0.0.0.0", "prefix_len": 32}  # noqa: S104 - not an address that we bind; empty would mean loopback and RFC 1918
+    own: Tree = {"use_remote_address": True, "internal_address_config": {"cidr_ranges": [nobody]}}
     hops = settings.client_address.trusted_hops
     return own if hops is None else own | {"xff_num_trusted_hops": hops, "skip_xff_append": True}
 

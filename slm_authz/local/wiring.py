@@ -61,6 +61,8 @@ class Wiring(msgspec.Struct, frozen=True):
 def parse_upstream(text: str) -> Upstream:
     """A base URL as model servers and SDKs write it, with or without `/v1`. UsageError."""
     wrong = UsageError(f"{text!r} is not the URL of a model server.", "Write it like http://127.0.0.1:8000 or https://models.example.com.")
+    if not all("!" <= c <= "~" for c in text):  # urlsplit takes line ends and tabs out of a URL, silently
+        raise wrong
     try:
         url = urlsplit(text)
         port = url.port
