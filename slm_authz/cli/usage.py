@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
     ]
     table(("name", "subject", "used", "held", "left", "limit", "resets in"), rows)
     if not data:
-        print("slm-authz: no limit is meant by that", file=sys.stderr)
+        print("slm-authz: there is no limit to show: no caller is known yet, or none is meant by these filters", file=sys.stderr)
     for warning in warnings:
         print(f"{paint('warning', 'yellow', sys.stderr)}: {warning}", file=sys.stderr)
     return 0
