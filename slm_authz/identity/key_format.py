@@ -18,6 +18,8 @@ PREFIX: Final = "slm_"
 ID_LENGTH: Final = 12
 SECRET_LENGTH: Final = 32
 _CHECK_LENGTH: Final = 6
+LENGTH: Final = len("slm_live_") + ID_LENGTH + len("_") + SECRET_LENGTH + _CHECK_LENGTH
+"""Of every key: 60 characters."""
 _FORM: Final = re.compile(r"slm_(live|test)_([0-9A-Za-z]{12})_([0-9A-Za-z]{32})[0-9A-Za-z]{6}", re.ASCII)
 
 Env = Literal["live", "test"]
@@ -50,14 +52,14 @@ def parse(key: str) -> KeyParts | None:
 
 
 def random_text(length: int, random_bytes: RandomBytes) -> str:
-    """Characters of the alphabet, each equally likely: bytes of 248 and above are thrown away, 248 being 4 × 62."""
+    """`length` characters of the alphabet, each equally likely: bytes of 248 and above are thrown away, 248 being 4 × 62."""
     found: list[str] = []
     while len(found) < length:
         found.extend(ALPHABET[byte % 62] for byte in random_bytes(length) if byte < 248)
     return "".join(found[:length])
 
 
-def mint(env: Env, key_id: str, random_bytes: RandomBytes) -> str:
-    """A new key under an id."""
-    body = f"{PREFIX}{env}_{key_id}_{random_text(SECRET_LENGTH, random_bytes)}"
+def mint(env: Env, key_id: str, secret: str) -> str:
+    """The key of an id and a secret, both made by `random_text`."""
+    body = f"{PREFIX}{env}_{key_id}_{secret}"
     return body + checksum(body)

@@ -6,15 +6,15 @@ The secret leaves once, at creation. A change is in force for every call that ar
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
 
 import msgspec
 
-from slm_authz.errors import ConfigError, NotFound
+from slm_authz.errors import ConfigError, NotFound, SlmAuthzError, StoreError, UsageError
 from slm_authz.identity import key_format
 from slm_authz.identity.pepper import Pepper
-from slm_authz.identity.record import KeyRecord, labelled, listed, named, networks, visible
+from slm_authz.identity.record import KeyRecord, labelled, model_list, named, networks, scope_list, visible
 from slm_authz.identity.store import KeyStore
 
 
@@ -23,7 +23,25 @@ def check_pepper(store: KeyStore, pepper: Pepper) -> None:
     named_by_records = store.peppers()
     if named_by_records and pepper.name not in named_by_records:
         others = ", ".join(sorted(named_by_records))
-        raise ConfigError(f"The pepper does not belong to this key store: its keys name pepper {others}, this one is {pepper.name}.")
+        raise ConfigError(
+            f"The pepper does not belong to this key store: its keys name pepper {others}, this one is {pepper.name}. "
+            "Set SLM_AUTHZ_PEPPER to the store's own, or restore the file `pepper` beside the store."
+        )
+
+
+_TRIES: Final = 100
+"""How often a change is applied anew because another process changed the same key at the same time."""
+
+_CHECKS: Final[Mapping[str, Callable[[Any], Any]]] = {
+    "tier": lambda value: visible("--tier", value),
+    "models": model_list,
+    "name": named,
+    "labels": labelled,
+    "allow_ip": networks,
+    "scopes": scope_list,
+    "expires_at": lambda value: value,
+}
+"""What `update` can change, and how the value is checked: as at creation."""
 
 
 class Lifecycle:
@@ -51,7 +69,7 @@ class Lifecycle:
     ) -> tuple[KeyRecord, str]:
         """A new key: its record and, this once, the key itself. `expires_in` is milliseconds."""
         key_id = key_format.random_text(key_format.ID_LENGTH, self._random_bytes)
-        key = key_format.mint(env, key_id, self._random_bytes)
+        key = key_format.mint(env, key_id, key_format.random_text(key_format.SECRET_LENGTH, self._random_bytes))
         record = KeyRecord(
             id=key_id,
             client=visible("--client", client),
@@ -59,8 +77,8 @@ class Lifecycle:
             tier=visible("--tier", tier),
             name=named(name),
             env=env,
-            models=listed("--models", models) if models is not None else None,
-            scopes=listed("--scopes", scopes),
+            models=model_list(models),
+            scopes=scope_list(scopes),
             allow_ip=networks(allow_ip),
             labels=labelled(labels or {}),
             created_at=now,
@@ -81,25 +99,29 @@ class Lifecycle:
     def show(self, key_id: str) -> KeyRecord:
         """One key; NotFound."""
         record = self._store.get(key_id)
-        if record is None:
-            raise NotFound(f"There is no key with the id {key_id!r}.", "`slm-authz keys list` shows all ids.")
-        return record
+        if record is not None:
+            return record
+        if key_id.startswith(key_format.PREFIX):  # a key in place of its id: it must not be repeated on a screen or in a log
+            parts = key_format.parse(key_id)
+            raise NotFound("That is a key, not an id.", f"Its id is {parts.id}." if parts is not None else None)
+        raise NotFound(f"There is no key with the id {key_id!r}.", "`slm-authz keys list` shows all ids.")
 
     def update(self, key_id: str, changes: Mapping[str, Any]) -> KeyRecord:
-        """Change tier, models, name, labels, allow_ip, scopes or expires_at. The values are checked as at creation."""
-        checks: dict[str, Callable[[Any], Any]] = {
-            "tier": lambda value: visible("--tier", value),
-            "models": lambda value: listed("--models", value) if value is not None else None,
-            "name": named,
-            "labels": labelled,
-            "allow_ip": networks,
-            "scopes": lambda value: listed("--scopes", value),
-            "expires_at": lambda value: value,
-        }
-        checked = {member: checks[member](value) for member, value in changes.items()}
-        record = msgspec.structs.replace(self.show(key_id), **checked)
-        self._store.replace([record])
-        return record
+        """Change tier, models, name, labels, allow_ip, scopes or expires_at (Unix ms or None). The values are checked as at creation."""
+        foreign = changes.keys() - _CHECKS.keys()
+        if foreign:
+            raise UsageError(f"{', '.join(sorted(foreign))} of a key cannot be changed.")
+        checked = {member: _CHECKS[member](value) for member, value in changes.items()}
+        return self._change((key_id,), lambda record: msgspec.structs.replace(record, **checked))[0]
+
+    def _change(self, key_ids: Sequence[str], change: Callable[[KeyRecord], KeyRecord]) -> list[KeyRecord]:
+        """Apply a change to keys, all or none. It is made to what is stored, never to what another process has changed meanwhile."""
+        for _ in range(_TRIES):
+            before = [self.show(key_id) for key_id in key_ids]
+            after = [change(record) for record in before]
+            if self._store.replace([new for old, new in zip(before, after, strict=True) if new is not old]):
+                return after
+        raise StoreError("Other processes change the same keys all the time.", "Retry.")
 
     def verify(self, key: str) -> KeyRecord | None:
         """The record of a key, whatever its state; None for a string that is no key of ours."""
@@ -109,34 +131,26 @@ class Lifecycle:
 
     def disable(self, key_id: str) -> KeyRecord:
         """Refuse the key until it is enabled."""
-        return self._set(key_id, disabled=True)
+        return self._change((key_id,), lambda record: msgspec.structs.replace(record, disabled=True))[0]
 
     def enable(self, key_id: str) -> KeyRecord:
-        """Accept the key again; a revoked key stays revoked."""
-        return self._set(key_id, disabled=False)
+        """Accept the key again. A revoked key stays revoked: SlmAuthzError."""
+        return self._change((key_id,), _enabled)[0]
 
-    def _set(self, key_id: str, **members: Any) -> KeyRecord:
-        record = msgspec.structs.replace(self.show(key_id), **members)
-        self._store.replace([record])
-        return record
-
-    def revoke(self, key_ids: tuple[str, ...], now: int, *, dry_run: bool = False) -> list[KeyRecord]:
-        """Refuse keys for good, all or none; those that are revoked already stay as they are."""
-        records = [self.show(key_id) for key_id in dict.fromkeys(key_ids)]
-        return self._revoke(records, now, dry_run=dry_run)
+    def revoke(self, key_ids: Sequence[str], now: int, *, dry_run: bool = False) -> list[KeyRecord]:
+        """Refuse keys for good, all or none. Those that were not revoked before; with `dry_run` they are only named."""
+        unique = tuple(dict.fromkeys(key_ids))
+        due = [record for record in map(self.show, unique) if record.revoked_at is None]
+        if dry_run or not due:
+            return due
+        return self._change([record.id for record in due], lambda record: _revoked(record, now))
 
     def revoke_client(self, client: str, now: int, *, tenant: str | None = None, dry_run: bool = False) -> list[KeyRecord]:
         """Refuse all keys of a client for good. NotFound where it has none."""
-        records = list(self.every(client=client, tenant=tenant))
+        records = self.every(client=client, tenant=tenant)
         if not records:
             raise NotFound(f"The client {client!r} has no keys.")
-        return self._revoke(records, now, dry_run=dry_run)
-
-    def _revoke(self, records: list[KeyRecord], now: int, *, dry_run: bool) -> list[KeyRecord]:
-        due = [msgspec.structs.replace(record, revoked_at=now) for record in records if record.revoked_at is None]
-        if due and not dry_run:
-            self._store.replace(due)
-        return due
+        return self.revoke([record.id for record in records], now, dry_run=dry_run)
 
     def every(self, *, client: str | None = None, tenant: str | None = None, tier: str | None = None) -> list[KeyRecord]:
         """All keys that match, in order of id."""
@@ -146,3 +160,13 @@ class Lifecycle:
             found.extend(page)
             after = page[-1].id
         return found
+
+
+def _enabled(record: KeyRecord) -> KeyRecord:
+    if record.revoked_at is not None:
+        raise SlmAuthzError(f"The key {record.id} is revoked for good.", "Create a new one.")
+    return msgspec.structs.replace(record, disabled=False)
+
+
+def _revoked(record: KeyRecord, now: int) -> KeyRecord:
+    return record if record.revoked_at is not None else msgspec.structs.replace(record, revoked_at=now)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from ipaddress import ip_network
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Any, Final, Literal
 
 import msgspec
@@ -101,14 +101,30 @@ def visible(what: str, value: str) -> str:
     return value
 
 
-def listed(what: str, values: tuple[str, ...]) -> tuple[str, ...]:
-    """Items of a list that travels joined by commas."""
-    for value in values:
-        if "," in visible(what, value):
-            raise UsageError(f"{what} must not hold a comma: lists are joined by commas.")
-    if len(values) > MAX_ITEMS or sum(len(value) + 1 for value in values) > 257:
-        raise UsageError(f"{what}: the whole list must fit into 256 bytes.")
-    return tuple(dict.fromkeys(values))
+def scope_list(values: Sequence[str]) -> tuple[str, ...]:
+    """Scopes: they travel joined by commas."""
+    unique = _unique("--scopes", values)
+    if sum(len(value) + 1 for value in unique) > 257:
+        raise UsageError("--scopes: the whole list must fit into 256 bytes, commas included.")
+    return unique
+
+
+def model_list(values: Sequence[str] | None) -> tuple[str, ...] | None:
+    """Names or globs of models; None: all of the tier. An empty list would be read as either."""
+    if values is None:
+        return None
+    if not values:
+        raise UsageError("--models takes names or globs of models, like phi-4-mini; '*' means all that the tier has.")
+    return _unique("--models", values)
+
+
+def _unique(what: str, values: Sequence[str]) -> tuple[str, ...]:
+    if any("," in visible(what, value) for value in values):
+        raise UsageError(f"{what} must not hold a comma: lists are joined by commas.")
+    unique = tuple(dict.fromkeys(values))
+    if len(unique) > MAX_ITEMS:
+        raise UsageError(f"{what} takes at most {MAX_ITEMS} items.")
+    return unique
 
 
 def named(value: str | None) -> str | None:
@@ -118,12 +134,25 @@ def named(value: str | None) -> str | None:
     return value
 
 
-def networks(values: tuple[str, ...]) -> tuple[str, ...]:
-    """CIDR networks in canonical form; a plain address is a network of one."""
+def networks(values: Sequence[str]) -> tuple[str, ...]:
+    """CIDR networks in canonical form; a plain address is a network of one, an IPv4-mapped IPv6 network (::ffff:0:0/96) is one of IPv4."""
+    unique = tuple(dict.fromkeys(str(_network(value)) for value in values))
+    if len(unique) > MAX_ITEMS:
+        raise UsageError(f"--allow-ip takes at most {MAX_ITEMS} networks.")
+    return unique
+
+
+def _network(value: str) -> IPv4Network | IPv6Network:
     try:
-        return tuple(str(ip_network(value, strict=False)) for value in values)
-    except ValueError as error:
-        raise UsageError(f"--allow-ip takes addresses and CIDR networks, like 10.0.0.0/8: {error}.") from None
+        network = ip_network(value, strict=False)
+    except ValueError:
+        network = None
+    if network is None or "%" in value:
+        raise UsageError(f"--allow-ip takes addresses and CIDR networks, like 10.0.0.0/8 or 2001:db8::/32, not {value!r}.")
+    mapped = network.network_address.ipv4_mapped if isinstance(network, IPv6Network) else None
+    if mapped is None or network.prefixlen < 96:
+        return network
+    return IPv4Network((mapped, network.prefixlen - 96))
 
 
 def labelled(values: Mapping[str, str]) -> dict[str, str]:

@@ -12,11 +12,11 @@ class KeyStore(Protocol):
     """Keys at rest. Every method raises StoreError where the store cannot answer."""
 
     def insert(self, record: KeyRecord) -> None:
-        """Add a key; an id or digest that is there already is a StoreError."""
+        """Add a key. StoreError: its id or digest is there already, or other keys name another pepper."""
         ...
 
-    def replace(self, records: Iterable[KeyRecord]) -> None:
-        """Write changed keys, all or none."""
+    def replace(self, records: Iterable[KeyRecord]) -> bool:
+        """Write changed keys, all or none. False, and nothing is written, where one has changed since it was read (`change_seq`)."""
         ...
 
     def get(self, key_id: str) -> KeyRecord | None:
@@ -37,8 +37,8 @@ class KeyStore(Protocol):
         """Whether anyone, this process included, has written since `changes` was last read. Cheap: asked once per batch."""
         ...
 
-    def changes(self, after: int) -> Iterable[KeyRecord]:
-        """Keys whose change_seq is above `after`, in that order."""
+    def changes(self, after: int) -> Iterable[tuple[str, bytes, int]]:
+        """(id, digest, change_seq) of every secret of keys whose change_seq is above `after`, in that order."""
         ...
 
     def digests(self) -> tuple[set[bytes], int]:
@@ -46,7 +46,7 @@ class KeyStore(Protocol):
         ...
 
     def used(self, seen: Iterable[tuple[str, int]]) -> None:
-        """Note when keys were last used (id, Unix ms); no change that others must read."""
+        """Note when keys were last used (id, Unix ms), keeping the latest; no change that others must read."""
         ...
 
     def peppers(self) -> frozenset[str]:

@@ -15,6 +15,12 @@ from slm_authz.reason import Denial, Reason
 from slm_authz.request.context import RequestContext
 
 MANY: Final = Denial(Reason.MANY_CREDENTIALS, "Send exactly one credential, once.")
+ENCODED: Final = Denial(
+    Reason.AMBIGUOUS_REQUEST,
+    "Spell the name of the credential's query parameter plainly: no percent-encoding, & before it, not a semicolon.",
+)
+_BLANK: Final = " \t"
+"""Optional whitespace of RFC 9110, 5.6.3. Python's own idea of blanks is wider than any upstream's."""
 
 
 class Place(msgspec.Struct, frozen=True):
@@ -29,6 +35,7 @@ class Place(msgspec.Struct, frozen=True):
 class Found(msgspec.Struct, frozen=True, gc=False):
     """Distinct credential strings in order of the places, and the names of the places that were filled.
 
+    A place can be filled without a string: a header with a scheme that is not the configured one is nobody's, and must go all the same.
     Equal tuples of names are identical objects, so that what depends on them can be remembered by identity.
     """
 
@@ -41,10 +48,10 @@ class Finder:
     """Compiled from the configured places of all identity methods."""
 
     def __init__(self, places: Sequence[Place]) -> None:
-        headers: dict[str, list[str | None]] = {}
+        headers: dict[str, list[str]] = {}
         for place in places:
             if place.header is not None:
-                headers.setdefault(place.header.lower(), []).append(place.scheme.lower() if place.scheme else None)
+                headers.setdefault(place.header.lower(), []).append(place.scheme.lower() if place.scheme else "")
         self._headers = tuple((name, tuple(schemes)) for name, schemes in headers.items())
         self._queries = frozenset(place.query for place in places if place.query is not None)
         self._cookies = frozenset(place.cookie for place in places if place.cookie is not None)
@@ -62,7 +69,7 @@ class Finder:
             if name in request.repeated or "," in value:
                 return MANY  # a gateway joins repeated headers by commas, and no credential holds one
             filled.append(name)
-            string = _strip_scheme(value, schemes)
+            string = _credential(value, schemes)
             if string and string not in strings:
                 strings.append(string)
         queries: tuple[str, ...] = ()
@@ -80,13 +87,15 @@ class Finder:
 
     def _from_query(self, query: str, strings: list[str]) -> tuple[str, ...] | Denial:
         filled: list[str] = []
-        for pair in query.replace(";", "&").split("&"):
+        for pair in query.split("&"):
             raw, _, value = pair.partition("=")
+            if ";" in pair and any(unquote_plus(part.partition("=")[0]) in self._queries for part in pair.split(";")):
+                return ENCODED  # a separator to some servers: to the gateway, which removes what we name, it is not
             name = unquote_plus(raw)
             if name not in self._queries:
                 continue
             if raw != name:
-                return Denial(Reason.AMBIGUOUS_REQUEST, "Spell the name of the credential's query parameter without percent-encoding.")
+                return ENCODED
             if name in filled:
                 return MANY
             filled.append(name)
@@ -97,8 +106,8 @@ class Finder:
 
     def _from_cookies(self, header: str, strings: list[str], filled: list[str]) -> Denial | None:
         seen: set[str] = set()
-        for pair in header.replace(",", ";").split(";"):
-            name, _, value = (part.strip() for part in pair.partition("="))
+        for pair in header.replace(",", ";").split(";"):  # a comma: the join of headers that were sent one by one
+            name, _, value = (part.strip(_BLANK) for part in pair.partition("="))
             if name not in self._cookies:
                 continue
             if name in seen:
@@ -107,14 +116,15 @@ class Finder:
             string = value.strip('"')
             if string and string not in strings:
                 strings.append(string)
-        if seen:
+        if seen and "cookie" not in filled:
             filled.append("cookie")
         return None
 
 
-def _strip_scheme(value: str, schemes: tuple[str | None, ...]) -> str:
-    """The credential behind a known scheme (RFC 9110, 11.4: case-insensitive, one or more spaces); else the value as it is."""
-    scheme, space, rest = value.strip().partition(" ")
+def _credential(value: str, schemes: tuple[str, ...]) -> str:
+    """What stands behind a configured scheme (RFC 9110, 11.4: case-insensitive, one or more spaces), or all where a place has none; else ""."""
+    value = value.strip(_BLANK)
+    scheme, space, rest = value.partition(" ")
     if space and scheme.lower() in schemes:
-        return rest.strip()
-    return value.strip()
+        return rest.strip(_BLANK)
+    return value if "" in schemes else ""

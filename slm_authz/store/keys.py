@@ -2,6 +2,7 @@
 
 WAL with synchronous=FULL: what a command has reported done survives power loss. Tables: `keys`, `key_versions` (a secret each), `key_use`.
 `change_seq` only grows, so that a reader asks for what came after what it knows; `PRAGMA data_version` tells cheaply that anyone wrote.
+Readers have a connection of their own: no decision ever waits for a disk to have written.
 """
 
 from __future__ import annotations
@@ -10,14 +11,14 @@ import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from threading import RLock
+from threading import Lock
 from typing import Any, Final, ParamSpec, TypeVar
 
 import msgspec
 
 from slm_authz.errors import StoreError
 from slm_authz.identity.record import KeyRecord
-from slm_authz.store.sqlite import open_database
+from slm_authz.store.sqlite import explained, open_database
 
 SCHEMA_VERSION: Final = 1
 _SCHEMA: Final = """
@@ -36,6 +37,15 @@ INSERT INTO change SELECT 0 WHERE NOT EXISTS (SELECT 1 FROM change);
 _SELECT: Final = """
 SELECT k.id, k.client, k.tenant, k.tier, k.details, k.version, k.change_seq, v.digest, v.pepper, u.last_used_at
 FROM keys k JOIN key_versions v ON v.id = k.id AND v.version = k.version LEFT JOIN key_use u ON u.id = k.id
+"""
+_REPLACE: Final = """
+UPDATE keys SET client = ?, tenant = ?, tier = ?, details = ?, version = ?, change_seq = ? WHERE id = ? AND change_seq = ?
+"""
+_CHANGES: Final = """
+SELECT k.id, v.digest, k.change_seq FROM keys k JOIN key_versions v ON v.id = k.id WHERE k.change_seq > ? ORDER BY k.change_seq
+"""
+_USED: Final = """
+INSERT INTO key_use VALUES (?, ?) ON CONFLICT (id) DO UPDATE SET last_used_at = max(last_used_at, excluded.last_used_at)
 """
 _PAGE: Final = 1000
 
@@ -70,66 +80,67 @@ def _mapped(function: Callable[P, T]) -> Callable[P, T]:
             return function(*args, **kwargs)
         except sqlite3.IntegrityError as error:
             raise StoreError("A key with this id or secret exists already.") from error
-        except (sqlite3.Error, msgspec.MsgspecError) as error:
-            raise StoreError(f"The key store cannot answer: {error}.") from error
+        except sqlite3.Error as error:
+            raise explained("The key store cannot answer", error) from error
+        except msgspec.MsgspecError as error:
+            raise StoreError("The key store holds a record that this release cannot read.", "Restore it from a backup.") from error
 
     return wrapped
 
 
+class _ChangedMeanwhile(Exception):
+    """Another process was faster; the transaction is undone."""
+
+
 class SqliteKeyStore:
-    """Keys in one SQLite file; one connection, usable from any thread."""
+    """Keys in one SQLite file; usable from any thread."""
 
     def __init__(self, path: Path) -> None:
-        self._connection = open_database(path, _SCHEMA, SCHEMA_VERSION, synchronous="FULL")
-        self._lock = RLock()
+        self._writer = open_database(path, _SCHEMA, SCHEMA_VERSION, synchronous="FULL")
+        self._reader = open_database(path, _SCHEMA, SCHEMA_VERSION, synchronous="FULL")
+        self._writing, self._reading = Lock(), Lock()
         self._seen_version = -1
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
-        with self._lock:
-            self._connection.execute("BEGIN IMMEDIATE")
+        with self._writing:
+            self._writer.execute("BEGIN IMMEDIATE")
             try:
-                yield self._connection
-                self._connection.execute("COMMIT")
+                yield self._writer
+                self._writer.execute("COMMIT")
             except BaseException:
-                self._connection.rollback()
+                self._writer.rollback()
                 raise
-            self._seen_version = -1  # our own writes do not change our data_version
 
     @_mapped
     def insert(self, record: KeyRecord) -> None:
-        """Add a key."""
+        """Add a key. All keys name one pepper, or some of them could not be verified."""
         with self._transaction() as connection:
-            self._write(connection, record, "INSERT INTO keys VALUES (?, ?, ?, ?, ?, ?, ?)")
+            other = connection.execute("SELECT pepper FROM key_versions LIMIT 1").fetchone()
+            if other is not None and other[0] != record.pepper:
+                raise StoreError(f"The keys of this store name pepper {other[0]}, this one {record.pepper}.", "Use the store's own pepper.")
+            seq = _next_seq(connection)
+            row = (record.id, record.client, record.tenant, record.tier, _packed(record), record.version, seq)
+            connection.execute("INSERT INTO keys VALUES (?, ?, ?, ?, ?, ?, ?)", row)
             connection.execute("INSERT INTO key_versions VALUES (?, ?, ?, ?)", (record.digest, record.id, record.version, record.pepper))
 
     @_mapped
-    def replace(self, records: Iterable[KeyRecord]) -> None:
-        """Write changed keys in one transaction."""
-        with self._transaction() as connection:
-            for record in records:
-                self._write(connection, record, "REPLACE INTO keys VALUES (?, ?, ?, ?, ?, ?, ?)")
-
-    def _write(self, connection: sqlite3.Connection, record: KeyRecord, statement: str) -> None:
-        seq = connection.execute("UPDATE change SET seq = seq + 1 RETURNING seq").fetchone()[0]
-        details = _Details(
-            record.name,
-            record.env,
-            record.models,
-            record.scopes,
-            record.allow_ip,
-            record.labels,
-            record.created_at,
-            record.expires_at,
-            record.disabled,
-            record.revoked_at,
-        )
-        row = (record.id, record.client, record.tenant, record.tier, _encode(details), record.version, seq)
-        connection.execute(statement, row)
+    def replace(self, records: Iterable[KeyRecord]) -> bool:
+        """Write changed keys in one transaction, if none of them has changed since it was read."""
+        try:
+            with self._transaction() as connection:
+                for record in records:
+                    row = (record.client, record.tenant, record.tier, _packed(record), record.version, _next_seq(connection))
+                    if connection.execute(_REPLACE, (*row, record.id, record.change_seq)).rowcount != 1:
+                        raise _ChangedMeanwhile
+        except _ChangedMeanwhile:
+            return False
+        return True
 
     def _rows(self, where: str, values: Sequence[Any]) -> list[KeyRecord]:
-        with self._lock:
-            return [_record(row) for row in self._connection.execute(_SELECT + where, values).fetchall()]
+        with self._reading:
+            rows = self._reader.execute(_SELECT + where, values).fetchall()
+        return [_record(row) for row in rows]
 
     @_mapped
     def get(self, key_id: str) -> KeyRecord | None:
@@ -156,40 +167,68 @@ class SqliteKeyStore:
     @_mapped
     def changed(self) -> bool:
         """Whether anyone has written since `changes` was read (PRAGMA data_version: a few microseconds)."""
-        with self._lock:
-            version = self._connection.execute("PRAGMA data_version").fetchone()[0]
-            return bool(version != self._seen_version)
+        with self._reading:
+            return bool(self._version() != self._seen_version)
+
+    def _version(self) -> int:
+        version: int = self._reader.execute("PRAGMA data_version").fetchone()[0]
+        return version
 
     @_mapped
-    def changes(self, after: int) -> Iterable[KeyRecord]:
-        """Keys above that change_seq, in its order."""
-        with self._lock:
-            self._seen_version = self._connection.execute("PRAGMA data_version").fetchone()[0]
-            return self._rows("WHERE k.change_seq > ? ORDER BY k.change_seq", (after,))
+    def changes(self, after: int) -> Sequence[tuple[str, bytes, int]]:
+        """(id, digest, change_seq) of the keys above that change_seq."""
+        with self._reading:
+            version = self._version()
+            rows = self._reader.execute(_CHANGES, (after,)).fetchall()
+            self._seen_version = version  # only now: what could not be read has not been seen
+            return rows
 
     @_mapped
     def digests(self) -> tuple[set[bytes], int]:
         """All digests, and the change_seq that they are current for."""
-        with self._lock:
-            self._seen_version = self._connection.execute("PRAGMA data_version").fetchone()[0]
-            seq = self._connection.execute("SELECT seq FROM change").fetchone()[0]
-            return {row[0] for row in self._connection.execute("SELECT digest FROM key_versions")}, seq
+        with self._reading:
+            seq = self._reader.execute("SELECT seq FROM change").fetchone()[0]
+            return {row[0] for row in self._reader.execute("SELECT digest FROM key_versions")}, seq
 
     @_mapped
     def used(self, seen: Iterable[tuple[str, int]]) -> None:
         """Note last uses; nobody has to be told."""
-        with self._lock:
-            self._connection.executemany("REPLACE INTO key_use VALUES (?, ?)", list(seen))
+        with self._transaction() as connection:
+            connection.executemany(_USED, seen)
 
     @_mapped
     def peppers(self) -> frozenset[str]:
         """Names of the peppers of all secrets."""
-        with self._lock:
-            return frozenset(row[0] for row in self._connection.execute("SELECT DISTINCT pepper FROM key_versions"))
+        with self._reading:
+            return frozenset(row[0] for row in self._reader.execute("SELECT DISTINCT pepper FROM key_versions"))
 
     def close(self) -> None:
-        """Close the connection."""
-        self._connection.close()
+        """Close both connections."""
+        with self._reading, self._writing:
+            self._reader.close()
+            self._writer.close()
+
+
+def _next_seq(connection: sqlite3.Connection) -> int:
+    seq: int = connection.execute("UPDATE change SET seq = seq + 1 RETURNING seq").fetchone()[0]
+    return seq
+
+
+def _packed(record: KeyRecord) -> bytes:
+    return _encode(
+        _Details(
+            record.name,
+            record.env,
+            record.models,
+            record.scopes,
+            record.allow_ip,
+            record.labels,
+            record.created_at,
+            record.expires_at,
+            record.disabled,
+            record.revoked_at,
+        )
+    )
 
 
 def _record(row: Sequence[Any]) -> KeyRecord:

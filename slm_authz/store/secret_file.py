@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from slm_authz.errors import StoreError
@@ -27,16 +29,18 @@ def load_or_make(path: Path, make: Callable[[], bytes]) -> bytes:
 
 def _create(path: Path, secret: bytes) -> None:
     # A link to a finished file appears at once, or fails because another process was first: never half a secret.
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    descriptor = os.open(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
+    descriptor, draft = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)  # O_EXCL, 0600 whatever the umask
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(secret + b"\n")
             file.flush()
             os.fsync(file.fileno())
-        try:
+        with suppress(FileExistsError):
             os.link(draft, path)
-        except FileExistsError:
-            return
     finally:
-        draft.unlink()
+        Path(draft).unlink()
+    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(directory)  # keys that are digested with it must not outlive its name
+    finally:
+        os.close(directory)

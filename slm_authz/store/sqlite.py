@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import stat
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Final, Literal
@@ -12,6 +13,16 @@ from typing import Final, Literal
 from slm_authz.errors import StoreError
 
 BUSY_MS: Final = 5_000
+_PAUSE_MS: Final = 10
+_BROKEN: Final = "Restore it from a backup."
+_FIXES: Final = {
+    sqlite3.SQLITE_BUSY: "Another process keeps it locked: find it (`fuser` names it) and retry.",
+    sqlite3.SQLITE_READONLY: "Make the file, its directory and its file system writable for this user.",
+    sqlite3.SQLITE_CANTOPEN: "Make the file, its directory and its file system writable for this user.",
+    sqlite3.SQLITE_FULL: "Free space on its file system.",
+    sqlite3.SQLITE_CORRUPT: _BROKEN,
+    sqlite3.SQLITE_NOTADB: _BROKEN,
+}
 
 
 def private_directory(path: Path) -> None:
@@ -34,9 +45,21 @@ def private_file(path: Path) -> None:
     try:
         with suppress(FileExistsError):
             os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600))
-        mode = stat.S_IMODE(path.stat().st_mode)
     except OSError as error:
         raise StoreError(f"{path} cannot be opened: {error.strerror}.") from error
+    _still_private(path)
+
+
+def _still_private(path: Path) -> None:
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise StoreError(f"{path} cannot be opened: {error.strerror}.") from error
+    if not stat.S_ISREG(found.st_mode):
+        raise StoreError(f"{path} is not a file.", "Name a file of its own in store.url.")
+    mode = stat.S_IMODE(found.st_mode)
     if mode & 0o077:
         raise StoreError(f"{path} is open to others (mode {mode:04o}).", f"Run: chmod 600 {path}")
 
@@ -44,22 +67,51 @@ def private_file(path: Path) -> None:
 def open_database(path: Path, schema: str, version: int, *, synchronous: Literal["NORMAL", "FULL"]) -> sqlite3.Connection:
     """A connection in autocommit mode, usable from any one thread at a time; the schema is made where it is missing.
 
-    StoreError: not a database, of a newer release, locked, or readable by others.
+    StoreError: not a database, of a newer release, locked, read-only, or readable by others.
     """
     private_directory(path.parent)
     private_file(path)
+    for companion in (f"{path}-wal", f"{path}-shm"):  # SQLite gives them the mode that the database had then
+        _still_private(Path(companion))
+    connection = None
     try:
         connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=BUSY_MS / 1000)
-        connection.execute("PRAGMA journal_mode = WAL")
+        _enter_wal(connection)
         connection.execute(f"PRAGMA synchronous = {synchronous}")
         found = connection.execute("PRAGMA user_version").fetchone()[0]
         if found > version:
-            connection.close()
             raise StoreError(
                 f"{path} was written by a newer release (schema {found}, this one reads {version}).", "Install that release again."
             )
         if found < version:
             connection.executescript(f"BEGIN IMMEDIATE; {schema} PRAGMA user_version = {version:d}; COMMIT;")
-    except sqlite3.Error as error:
-        raise StoreError(f"{path} cannot be used as a database: {error}.") from error
+    except (sqlite3.Error, StoreError) as error:
+        if connection is not None:
+            connection.close()
+        if isinstance(error, StoreError):
+            raise
+        raise explained(f"{path} cannot be used as a database", error) from error
     return connection
+
+
+def _enter_wal(connection: sqlite3.Connection) -> None:
+    """Two processes that open a new file at once: SQLite answers one of them "locked" without waiting. So we wait."""
+    for attempt in range(BUSY_MS // _PAUSE_MS, -1, -1):
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as error:
+            if _code(error) != sqlite3.SQLITE_BUSY or not attempt:
+                raise
+            time.sleep(_PAUSE_MS / 1000)
+        else:
+            return
+
+
+def _code(error: sqlite3.Error) -> int | None:
+    code: int | None = getattr(error, "sqlite_errorcode", None)
+    return code & 0xFF if code is not None else None  # the primary one: https://sqlite.org/rescode.html
+
+
+def explained(what: str, error: sqlite3.Error) -> StoreError:
+    """SQLite's word for what went wrong, and what to do about it."""
+    return StoreError(f"{what}: {error}.", _FIXES.get(_code(error) or 0))
