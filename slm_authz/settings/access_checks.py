@@ -9,7 +9,7 @@ from typing import Final
 from slm_authz.settings.model_checks import VISIBLE
 from slm_authz.settings.problems import Finding, error, warning
 from slm_authz.settings.schema import Place, Settings
-from slm_authz.settings.unbuilt import PLACEHOLDER
+from slm_authz.settings.unbuilt import ALL_TIERS, PLACEHOLDER
 from slm_authz.settings.words import closest
 
 TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,256}")
@@ -49,7 +49,7 @@ def _identity(settings: Settings, installed: frozenset[str]) -> Iterator[Finding
                 f"{path}.anonymous.tier",
                 f"there is no tier `{entry.anonymous.tier}`",
                 f"Configured tiers: {known}.",
-                f"tiers.{PLACEHOLDER}",
+                ALL_TIERS,
             )
         if entry.model_extra and kind not in installed:
             names = sorted({"api_key", "anonymous", *installed})

@@ -7,12 +7,12 @@ from typing import Final
 
 import msgspec
 
-from slm_authz.settings.model_checks import VISIBLE, admitted, tier_places, unknown_model, unused
+from slm_authz.settings.model_checks import VISIBLE, admitted, unknown_model, unused
 from slm_authz.settings.names import limit_name
 from slm_authz.settings.patterns import matches
 from slm_authz.settings.problems import Finding, error, warning
 from slm_authz.settings.schema import LimitSpec, Model, Price, Settings
-from slm_authz.settings.unbuilt import PLACEHOLDER
+from slm_authz.settings.unbuilt import ALL_MODELS, ALL_TIERS
 from slm_authz.units import MAX_COUNT, format_money
 
 _PERIOD_MS: Final = {"second": 1_000, "minute": 60_000, "hour": 3_600_000, "day": 86_400_000, "week": 604_800_000}
@@ -68,12 +68,12 @@ def _groups(settings: Settings) -> Iterator[list[_Placed]]:
     idle = unused(settings)
     for name, model in settings.models.items():
         reached = [] if name in idle else [name]
-        needs = [*tier_places(settings), f"models.{name}.aliases"]
+        needs = [ALL_TIERS, f"models.{name}.aliases"]
         yield [
             _placed(f"models.{name}.limits.{index}", name, spec, reached, needs, of_model=True) for index, spec in enumerate(model.limits)
         ]
     for name, tier in settings.tiers.items():
-        needs = [f"tiers.{name}.models", f"models.{PLACEHOLDER}", *(f"models.{model}.aliases" for model in settings.models)]
+        needs = [f"tiers.{name}.models", ALL_MODELS]
         group = []
         for index, spec in enumerate(tier.limits):
             reached = [m for m in admitting[name] if _means(settings, spec, m)]

@@ -84,6 +84,7 @@ def load(path: Path | str, env: Mapping[str, str], plugins: Plugins | None = Non
             findings.extend(finding for finding in found if not judged.void(finding))
         problems.extend(_placed(document, finding) for finding in findings)
         settings = None if _repaired(judged) else settings
+    problems = list(dict.fromkeys(problems))
     problems.sort(key=lambda problem: problem.line or 0)
     if settings is None and not problems:  # nothing that is known leads here; it must still never be served
         problems.append(Problem("error", 1, "", "the file cannot be judged", "Begin with slm_authz/settings/example.yaml."))
@@ -107,7 +108,7 @@ def _bytes_of(path: Path) -> bytes:
 
 def _repaired(judged: Judged) -> bool:
     """Whether the tree says something else than the file: it may be judged, never served."""
-    return bool(judged.doubtful or judged.findings)
+    return bool(judged.findings or judged.doubts.places)
 
 
 def _summary(path: Path, problems: Sequence[Problem]) -> str:

@@ -9,7 +9,7 @@ from typing import Final
 from slm_authz.settings.patterns import matches
 from slm_authz.settings.problems import Finding, error, warning
 from slm_authz.settings.schema import Model, Price, Settings
-from slm_authz.settings.unbuilt import PLACEHOLDER
+from slm_authz.settings.unbuilt import ALL_MODELS, ALL_TIERS
 from slm_authz.settings.words import closest
 from slm_authz.units import MAX_COUNT
 
@@ -22,8 +22,13 @@ MAX_CHOICES: Final = 128
 
 def admitted(settings: Settings, tier: str) -> list[str]:
     """Canonical names of the models that a tier admits, in file order."""
-    patterns = settings.tiers[tier].models
-    return [name for name, model in settings.models.items() if any(matches(pattern, name, model.aliases) for pattern in patterns)]
+    plain = set(settings.tiers[tier].models)
+    globs = [pattern for pattern in plain if "*" in pattern or "?" in pattern]
+    return [
+        name
+        for name, model in settings.models.items()
+        if not plain.isdisjoint((name, *model.aliases)) or any(matches(pattern, name, model.aliases) for pattern in globs)
+    ]
 
 
 def unknown_model(settings: Settings, path: str, pattern: str) -> Iterator[Finding]:
@@ -33,11 +38,11 @@ def unknown_model(settings: Settings, path: str, pattern: str) -> Iterator[Findi
     spellings = [spelling for name, model in settings.models.items() for spelling in (name, *model.aliases)]
     meant = closest(pattern, spellings)
     fix = f"Did you mean `{meant}`?" if meant else f"Configured models: {', '.join(settings.models)}."
-    yield error(path, f"no configured model is meant by `{pattern}`", fix, f"models.{PLACEHOLDER}", *_alias_places(settings))
+    yield error(path, f"no configured model is meant by `{pattern}`", fix, ALL_MODELS)
 
 
 def _known(settings: Settings, pattern: str) -> bool:
-    return any(matches(pattern, name, model.aliases) for name, model in settings.models.items())
+    return pattern in settings.models or any(matches(pattern, name, model.aliases) for name, model in settings.models.items())
 
 
 def unused(settings: Settings) -> frozenset[str]:
@@ -45,10 +50,6 @@ def unused(settings: Settings) -> frozenset[str]:
     if not all(_known(settings, pattern) for tier in settings.tiers.values() for pattern in tier.models):
         return frozenset()
     return frozenset(settings.models) - {model for tier in settings.tiers for model in admitted(settings, tier)}
-
-
-def _alias_places(settings: Settings) -> list[str]:
-    return [f"models.{name}.aliases" for name in settings.models]
 
 
 def check_models(settings: Settings) -> Iterator[Finding]:
@@ -61,9 +62,7 @@ def check_models(settings: Settings) -> Iterator[Finding]:
     idle = unused(settings)
     for name in settings.models:
         if name in idle and not settings.models[name].limits:
-            yield warning(
-                f"models.{name}", f"no tier admits the model `{name}`", "Add it to a tier's models, or remove it.", *tier_places(settings)
-            )
+            yield warning(f"models.{name}", f"no tier admits the model `{name}`", "Add it to a tier's models, or remove it.", ALL_TIERS)
     for name, tier in settings.tiers.items():
         yield from _travels(f"tiers.{name}", "a tier's name", name)
         for index, pattern in enumerate(tier.models):
@@ -74,11 +73,6 @@ def check_models(settings: Settings) -> Iterator[Finding]:
                 "weight has no effect in this release: scarce capacity is first come, first served",
                 "Remove weight.",
             )
-
-
-def tier_places(settings: Settings) -> list[str]:
-    """What a conclusion about all tiers rests on."""
-    return [f"tiers.{PLACEHOLDER}", *(f"tiers.{tier}.models" for tier in settings.tiers)]
 
 
 def _travels(path: str, what: str, name: str) -> Iterator[Finding]:

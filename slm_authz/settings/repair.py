@@ -6,7 +6,7 @@ is `doubtful`: what is concluded from such a place is no finding. A repaired tre
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
 import msgspec
@@ -14,11 +14,13 @@ from pydantic import ValidationError
 
 from slm_authz.settings.problems import Finding, error
 from slm_authz.settings.schema import FileSink, Settings
-from slm_authz.settings.unbuilt import PLACEHOLDER
+from slm_authz.settings.unbuilt import ALL_MODELS, ALL_TIERS, PLACEHOLDER
 from slm_authz.settings.words import closest, finding_of, known_names, location_of
 from slm_authz.units import MAX_COUNT
 
 _PASSES: Final = 24
+_REPORTED: Final = 1000
+"""More mistakes than this are not put into words: it is another file."""
 _ENTRIES: Final[dict[str, Any]] = {
     "limits": {"requests": MAX_COUNT, "per": "second", "models": [PLACEHOLDER]},
     "identity": {PLACEHOLDER: {}},
@@ -40,26 +42,50 @@ _MEMBERS: Final[dict[str, Any]] = {
 """A harmless value for a mandatory member of that name; else it is PLACEHOLDER."""
 
 
+class Doubts:
+    """Dotted paths of places that are known to be wrong."""
+
+    def __init__(self, places: Iterable[str] = ()) -> None:
+        self.places: set[str] = set()
+        self._around: set[str] = set()
+        for place in places:
+            self.add(place)
+
+    def add(self, place: str) -> None:
+        """Once a name or a pattern is in doubt, so is what follows from all names (ALL_MODELS) or all patterns (ALL_TIERS)."""
+        self.places.add(place)
+        self._around.update(_ancestors(place))
+        if place.startswith("models.") and ".aliases" in place:
+            self.places.add(ALL_MODELS)
+        if place.startswith("tiers.") and (place.count(".") == 1 or ".models" in place):
+            self.places.add(ALL_TIERS)
+
+    def cover(self, path: str) -> bool:
+        """Whether a path is such a place, lies in one, or around one."""
+        return path in self.places or path in self._around or any(outer in self.places for outer in _ancestors(path))
+
+
+def _ancestors(path: str) -> Iterator[str]:
+    while "." in path:
+        path = path.rpartition(".")[0]
+        yield path
+
+
 class Judged(msgspec.Struct):
     """What became of the data. `settings` is None where nothing could be saved."""
 
     settings: Settings | None
     findings: list[Finding]
-    doubtful: list[str]
+    doubts: Doubts
 
     def void(self, finding: Finding) -> bool:
         """Whether that finding was concluded from a doubtful place."""
-        return any(related(place, doubt) for doubt in self.doubtful for place in (finding.path, *finding.needs))
-
-
-def related(one: str, other: str) -> bool:
-    """Whether one dotted path is the other, or lies within it."""
-    return one == other or one.startswith(f"{other}.") or other.startswith(f"{one}.")
+        return any(self.doubts.cover(place) for place in (finding.path, *finding.needs))
 
 
 def judge(data: dict[str, Any], doubtful: Iterable[str] = ()) -> Judged:
     """Validate, repair, validate again. `doubtful`: places that are known to be wrong already."""
-    judged = Judged(None, [], list(doubtful))
+    judged = Judged(None, [], Doubts(doubtful))
     root = {"": _copied(data)}
     _drop_nulls(root[""], (), judged)
     for _ in range(_PASSES):
@@ -91,7 +117,7 @@ def _drop_nulls(value: Any, location: tuple[str | int, ...], judged: Judged) -> 
             del value[key]
             path = ".".join(map(str, place))
             _report(error(path, f"`{key}` has no value", f"Give {key} a value, or remove it."), judged)
-            judged.doubtful.append(path)
+            judged.doubts.add(path)
 
 
 def _plugins_own(place: tuple[str | int, ...]) -> bool:
@@ -101,32 +127,27 @@ def _plugins_own(place: tuple[str | int, ...]) -> bool:
 
 
 def _report(finding: Finding, judged: Judged) -> None:
-    if not any(related(finding.path, doubt) for doubt in judged.doubtful):
+    if not judged.doubts.cover(finding.path):
         judged.findings.append(finding)
 
 
 def _repair(root: dict[str, Any], items: list[Any], judged: Judged) -> None:
     """Report what is new in this pass, then take away its causes."""
-    wrong = [location_of(item) for item in items]
     # pydantic counts only the entries of a list that are right: one that is short for their sake is not empty
-    items = [
-        item for item, at in zip(items, wrong, strict=True) if item["type"] != "too_short" or not any(_within(other, at) for other in wrong)
-    ]
-    meant = {id(item): _meant(root, item) for item in items if item["type"] == "extra_forbidden"}
+    parents = {location_of(item)[:-1] for item in items if item["loc"]}
+    deep = {parent[:length] for parent in parents for length in range(len(parent) + 1)}
+    items = [item for item in items if item["type"] != "too_short" or location_of(item) not in deep]
+    meant = {id(item): _meant(root, item) for item in items[:_REPORTED] if item["type"] == "extra_forbidden"}
     misspelt = set(meant.values())
-    for item in items:
+    for item in items[:_REPORTED]:
         if not (item["type"] == "missing" and ".".join(map(str, location_of(item))) in misspelt):
             _report(finding_of(item), judged)
     for item in items:
         location = location_of(item)
         doubt = meant.get(id(item), ".".join(map(str, location)))
-        if doubt is not None and doubt not in judged.doubtful:
-            judged.doubtful.append(doubt)
+        if doubt is not None:
+            judged.doubts.add(doubt)
         _mend(root, location, item["type"])
-
-
-def _within(inner: tuple[str | int, ...], outer: tuple[str | int, ...]) -> bool:
-    return len(inner) > len(outer) and inner[: len(outer)] == outer
 
 
 def _meant(root: dict[str, Any], item: Any) -> str | None:

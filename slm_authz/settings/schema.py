@@ -109,14 +109,14 @@ class PluginSink(Node):
 
 def _sink_kind(value: Any) -> str:
     if isinstance(value, FileSink) or (isinstance(value, Mapping) and "file" in value):
-        return "<file>"
+        return "\x00file"
     if isinstance(value, OtlpSink) or (isinstance(value, Mapping) and "otlp" in value):
-        return "<otlp>"
-    return "<plugin>"
+        return "\x00otlp"
+    return "\x00plugin"
 
 
 Sink = Annotated[
-    Annotated[FileSink, Tag("<file>")] | Annotated[OtlpSink, Tag("<otlp>")] | Annotated[PluginSink, Tag("<plugin>")],
+    Annotated[FileSink, Tag("\x00file")] | Annotated[OtlpSink, Tag("\x00otlp")] | Annotated[PluginSink, Tag("\x00plugin")],
     Discriminator(_sink_kind),
 ]
 

@@ -83,7 +83,7 @@ class Price(Node):
 
 
 def _price_kind(value: Any) -> str:
-    return "<free>" if isinstance(value, str) else "<price>"
+    return "\x00free" if isinstance(value, str) else "\x00price"
 
 
 class Model(Node):
@@ -105,7 +105,9 @@ class Model(Node):
     """Tokens of one image; left out: `strict` takes `context`."""
     cap_absent: Literal["default", "inject", "refuse"] = "default"
     """A request without a cap: `default` counts with default_output_tokens, `refuse` refuses it. `inject` is not built in this release."""
-    price: Annotated[Annotated[Price, Tag("<price>")] | Annotated[Literal["free"], Tag("<free>")], Discriminator(_price_kind)] | None = None
+    price: (
+        Annotated[Annotated[Price, Tag("\x00price")] | Annotated[Literal["free"], Tag("\x00free")], Discriminator(_price_kind)] | None
+    ) = None
     """Price of tokens, or `free`."""
     limits: tuple[LimitSpec, ...] = ()
     """Limits that protect the model: all clients share them."""

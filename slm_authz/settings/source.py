@@ -100,8 +100,7 @@ def _bounded(text: str, document: Document) -> bool:
 
 
 def _too_much(document: Document, line: int) -> None:
-    if not any(problem.path == "" for problem in document.problems):
-        document.add(line, "", "the file is nested too deeply, or its aliases expand too far", "Write it out plainly.")
+    document.add(line, "", "the file is nested too deeply, or its aliases expand too far", "Write it out plainly.")
 
 
 def _broken(text: str, wrong: Exception, document: Document) -> None:
@@ -130,13 +129,16 @@ class _Reader:
         self._base = base
         self._env = env
         self._nodes = 0
+        self._stopped = False
 
     def _value(self, node: Any, path: str, depth: int) -> Any:
         self._nodes += 1
         line = node.start_mark.line + 1
         self._document.lines.setdefault(path, line)
         if self._nodes > MAX_NODES or depth > MAX_DEPTH:
-            _too_much(self._document, line)
+            if not self._stopped:
+                _too_much(self._document, line)
+            self._stopped = True
             return None
         if isinstance(node, yaml.ScalarNode):
             return scalar(node)
@@ -156,8 +158,8 @@ class _Reader:
                 )
                 continue
             key = key_node.value
-            if len(key) > MAX_KEY:
-                document.add(line, path, f"a key is longer than {MAX_KEY} characters", "Shorten it.")
+            if len(key) > MAX_KEY or not key.isprintable():
+                document.add(line, path, f"a key is longer than {MAX_KEY} characters, or holds some that cannot be shown", "Rename it.")
                 continue
             inner = f"{path}.{key}" if path else key
             if key in mapping:

@@ -10,7 +10,10 @@ from typing import Any, Final
 from slm_authz.settings.problems import Finding, error
 
 PLACEHOLDER: Final = "\x00"
-"""Stands for a list entry that was taken out, so that the others keep their index."""
+"""Stands for a list entry that was taken out, so that the others keep their index. No key of a file can hold it."""
+ALL_MODELS: Final = f"models.{PLACEHOLDER}"
+ALL_TIERS: Final = f"tiers.{PLACEHOLDER}"
+"""What a conclusion needs that rests on the names of all models, or on the patterns of all tiers."""
 
 _METHODS: Final = {
     "jwt": "Use api_key, or an installed plugin.",

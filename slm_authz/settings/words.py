@@ -22,7 +22,7 @@ _SHAPES: Final = {
     "finite_number": "must be a number",
     "float_parsing": "must be a number",
 }
-_MEMBERS: Final[dict[object, Any]] = {"<file>": FileSink, "<otlp>": OtlpSink, "<plugin>": PluginSink, "<price>": Price}
+_MEMBERS: Final[dict[object, Any]] = {"\x00file": FileSink, "\x00otlp": OtlpSink, "\x00plugin": PluginSink, "\x00price": Price}
 _BOUNDS: Final = {
     "greater_than_equal": ("ge", "must be at least"),
     "less_than_equal": ("le", "must be at most"),
@@ -30,8 +30,8 @@ _BOUNDS: Final = {
 
 
 def location_of(item: Any) -> tuple[str | int, ...]:
-    """Where it is, without the names of union members (`<price>`)."""
-    return tuple(part for part in item["loc"] if not (isinstance(part, str) and part.startswith("<") and part.endswith(">")))
+    """Where it is, without the tags of union members: those begin with a NUL, which no key does."""
+    return tuple(part for part in item["loc"] if part not in _MEMBERS and part != "\x00free")
 
 
 def finding_of(item: Any) -> Finding:

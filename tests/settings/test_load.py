@@ -148,9 +148,11 @@ def test_an_expression_from_elsewhere_is_not_quoted(tmp_path: Path) -> None:
 
 
 def test_control_characters_of_the_file_are_escaped(tmp_path: Path) -> None:
+    wrong = refused(tmp_path, tiers={"free": {"models": ["\x1b[31mred\n"]}})
+    assert "`\\x1b[31mred\\n`" in wrong.problems[0].message
     red: dict[str, Any] = {"\x1b[31mred": 1}
     wrong = refused(tmp_path, None, **red)
-    assert wrong.problems[0].message == "`\\x1b[31mred` is not a key that is known here"
+    assert "cannot be shown" in wrong.problems[0].message
 
 
 def test_the_digest_is_of_what_the_file_says(tmp_path: Path) -> None:
@@ -283,7 +285,7 @@ def test_whatever_stands_in_the_file_is_served_or_refused_with_reasons(tmp_path:
     assert any(problem.severity == "error" for problem in found)
     assert all(problem.line and problem.message and problem.fix for problem in found)
     assert [problem.line for problem in found] == sorted(problem.line or 0 for problem in found)
-    assert len({(problem.path, problem.message) for problem in found}) == len(found)
+    assert len(set(found)) == len(found)
 
 
 @given(VALUES)
