@@ -131,6 +131,8 @@ class Gateway:
             if address.path is None and address.port:
                 require_free(address.host, address.port, f"The service (listen.{name})")
         env = {name: value for name, value in self._env.items() if name != self._plan.upstream_key_env}
+        if self._plan.temporary:
+            env["TMPDIR"] = str(self._plan.directory)  # what a killed service leaves goes with the rest
         child = self.stack.start("service", (*_SELF, "serve", "-c", str(self.config), "--log-level", "info"), env)
         health = parse_address(self.settings.listen.health)
         self.stack.wait(child, lambda: answers(f"http://{health.target}/readyz"))
