@@ -15,6 +15,7 @@ from typing import Any, Literal
 from slm_authz import __version__
 from slm_authz.admin import api, health
 from slm_authz.admin.server import HttpServer, Site
+from slm_authz.admin.token import FILE_NAME, given
 from slm_authz.audit import metrics
 from slm_authz.audit.file_sink import FileSink
 from slm_authz.audit.recorder import Recorder
@@ -22,7 +23,7 @@ from slm_authz.audit.sink import AuditSink
 from slm_authz.audit.summary import SummaryGate
 from slm_authz.compose import build_rules, caller_of, load_all, open_keys
 from slm_authz.engine import Engine
-from slm_authz.errors import ConfigError, SlmAuthzError, StoreError
+from slm_authz.errors import ConfigError, SlmAuthzError
 from slm_authz.housekeeping import Housekeeper
 from slm_authz.identity.directory import KeyDirectory
 from slm_authz.identity.lifecycle import Lifecycle
@@ -86,6 +87,7 @@ class Service:
         self._describe(self._loaded)
         self._spans: Any = None
         self.recorder = self._recorder(settings)
+        self.engine.store_up = self._store_up
         self.engine.audit_available = lambda: self.recorder.available
         self.server = Server(
             self.engine,
@@ -95,7 +97,7 @@ class Service:
             ticks=time.perf_counter_ns,
             transport=transport,
         )
-        token = env.get("SLM_AUTHZ_ADMIN_TOKEN") or _token(base, env)
+        token = given(env) or _made_token(base)
         self.http = HttpServer(
             [
                 _site(
@@ -114,16 +116,11 @@ class Service:
 
     def _recorder(self, settings: Settings) -> Recorder:
         sinks: list[AuditSink] = []
-        written: set[str] = set()
         for sink in settings.audit.sinks:
             if isinstance(sink, FileSinkSettings):
-                file = FileSink(sink.file, rotate=sink.rotate, keep=sink.keep, max_total=sink.max, clock=now_ms)
-                written |= file.recent_ids()
-                sinks.append(file)
+                sinks.append(FileSink(sink.file, rotate=sink.rotate, keep=sink.keep, max_total=sink.max, clock=now_ms))
             elif isinstance(sink, OtlpSink):
-                from slm_authz.audit.otel import SpanExport
-
-                self._spans = SpanExport(settings.telemetry.otlp_endpoint, settings.telemetry.sample_ratio, __version__)
+                self._spans = _span_export(settings, self._env)
             else:
                 sinks.append(make(SINK_GROUP, sink.kind, sink.options, AuditSink))
         return Recorder(
@@ -131,7 +128,6 @@ class Service:
             sinks,
             drop=settings.audit.on_failure == "drop",
             dropped=self._dropped,
-            written=written,
             spans=self._spans.export if self._spans is not None else None,
         )
 
@@ -146,7 +142,7 @@ class Service:
         self.housekeeper.start()
         self.http.start()
         self.server.start()
-        self.engine.ready = True
+        self.engine.started = True
         log.info(
             "serving gRPC on %s, health on port %s, configuration %s", self.server.address, self.http.ports["health"], self._loaded.digest
         )
@@ -155,7 +151,7 @@ class Service:
         """Drain as Envoy expects it, flush audit and settlements, close."""
         self.server.drain(self._loaded.settings.listen.drain / 1000, FLUSH_S)
         self.housekeeper.stop()
-        self.engine.lapse(now_ms())
+        self.engine.lapse(now_ms(), last=True)
         self.recorder.stop()
         if self._spans is not None:
             self._spans.close()
@@ -226,7 +222,7 @@ class Service:
         """The detail of /readyz: no names of clients, keys or tenants."""
         store = self._store_up()
         return {
-            "ready": self.engine.ready and store and not self._stopping.is_set(),
+            "ready": self.engine.ready and not self._stopping.is_set(),
             "version": __version__,
             "config": {"digest": self._loaded.digest, "error": self._reload_error},
             "store": "ok" if store else "down",
@@ -252,14 +248,21 @@ def _site(name: str, text: str, app: Any) -> Site:
     return Site(name, app, address.host, address.port, address.path)
 
 
-def _token(base: Path, env: Mapping[str, str]) -> str:
-    path = env.get("SLM_AUTHZ_ADMIN_TOKEN_FILE")
-    if path is not None:
-        try:
-            return Path(path).read_text().strip()
-        except OSError as error:
-            raise StoreError(f"SLM_AUTHZ_ADMIN_TOKEN_FILE cannot be read: {error.strerror}.") from error
-    return load_or_make(base.with_name("admin.token"), lambda: os.urandom(32).hex().encode()).decode()
+def _span_export(settings: Settings, env: Mapping[str, str]) -> Any:
+    from slm_authz.audit.otel import SpanExport, destination
+    from slm_authz.audit.otlp import OtlpExporter
+    from slm_authz.wire.otlp_channel import OtlpChannel
+
+    place = destination(settings.telemetry.otlp_endpoint, env)
+    channel = OtlpChannel(
+        place.endpoint, secure=place.secure, certificate=place.certificate, headers=place.headers, timeout_s=place.timeout_s
+    )
+    return SpanExport(None, settings.telemetry.sample_ratio, __version__, OtlpExporter(channel.send, channel.close))
+
+
+def _made_token(base: Path) -> str:
+    """The admin token beside the store, made once."""
+    return load_or_make(base.with_name(FILE_NAME), lambda: os.urandom(32).hex().encode()).decode()
 
 
 def _fixed_at_start(old: Settings, new: Settings) -> list[str]:

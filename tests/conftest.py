@@ -68,7 +68,7 @@ class Bench:
         principal = Principal("api_key", client, "free", tenant=tenant, key_id=f"k-{client}")
         permit = self.policy.permit(Ask("openai.chat", "m", prompts=(Prompt(1),)), principal)
         assert not hasattr(permit, "reason")
-        return self.table.account(principal, permit, address)  # type: ignore[arg-type]
+        return self.table.account(principal, permit, address)
 
     def admission(self, client: str = "acme", tokens: int = 10, *, strict: bool = True, stream: bool = False, **subject: Any) -> Admission:
         """A call that holds `tokens`, a tenth of them (at least one) input."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from slm_authz.decision import Decision
 from slm_authz.engine.plan import Plan
-from slm_authz.quota.counters import Grant
+from slm_authz.quota.counters import Grant, Refusal
 from slm_authz.quota.hold import Signer
 from slm_authz.quota.shown import rate_limit_headers
 from slm_authz.reason import Denial
@@ -14,10 +14,12 @@ def allowed(planned: Plan, grant: Grant | None, signer: Signer) -> Decision:
     """The answer that lets a call pass, or that we give in the upstream's place (`reply`)."""
     hold = ""
     headers: tuple[tuple[str, str], ...] = ()
+    limits = planned.limits
     memo = None
     if grant is not None:
         hold = signer.sign(grant.pending, grant.quoted)
         headers = rate_limit_headers(grant.requests, grant.tokens)
+        limits = opinions(grant)
         memo = grant.pending.memo
     return Decision(
         planned.id,
@@ -31,9 +33,15 @@ def allowed(planned: Plan, grant: Grant | None, signer: Signer) -> Decision:
         planned.strip_query,
         planned.reply,
         planned.dialect,
-        (),
+        limits,
         memo,
     )
+
+
+def opinions(result: Grant | Refusal) -> tuple[tuple[str, int, str], ...]:
+    """The caller's limits as Envoy's rate limit filters take them from metadata: name, requests per unit, unit (RateLimitUnit)."""
+    views = (("request_limit", result.requests), ("token_limit", result.tokens))
+    return tuple([(name, view.limit.size, view.limit.period.upper()) for name, view in views if view is not None])
 
 
 def refused(planned: Plan, denial: Denial) -> Decision:
@@ -46,4 +54,5 @@ def refused(planned: Plan, denial: Denial) -> Decision:
         api=planned.api,
         headers=denial.headers,
         dialect=planned.dialect,
+        limits=planned.limits,
     )

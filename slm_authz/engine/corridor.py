@@ -15,7 +15,7 @@ from slm_authz.audit.event import unpack
 from slm_authz.audit.metrics import Metrics
 from slm_authz.audit.summary import SummaryGate
 from slm_authz.decision import Decision
-from slm_authz.engine.conclude import allowed, refused
+from slm_authz.engine.conclude import allowed, opinions, refused
 from slm_authz.engine.deferral import Deferrals
 from slm_authz.engine.plan import Plan, memo, plan
 from slm_authz.engine.rules import Rules
@@ -61,7 +61,8 @@ class Engine:
     ) -> None:
         self.rules = rules
         self.counters = counters
-        self.ready = False
+        self.started = False
+        self.store_up: Callable[[], bool] = lambda: True
         self.audit_available: Callable[[], bool] = lambda: True
         self._keys = keys
         self._signer = signer
@@ -72,6 +73,11 @@ class Engine:
         self._jitter = jitter
         self._slots = Waiting()
         self._deferrals = Deferrals()
+
+    @property
+    def ready(self) -> bool:
+        """Whether calls are decided: rules are in force, the doors are open, and the store answers."""
+        return self.started and self.store_up()
 
     @property
     def waiting(self) -> int:
@@ -102,12 +108,16 @@ class Engine:
         with self._slots.lock:
             plans = self._slots.take()
             if plans:
-                self._decide(plans, rules, now, answers, may_wait=True)
+                try:
+                    self._decide(plans, rules, now, answers, may_wait=True)
+                except Exception:
+                    self._slots.put_back(plans)  # nobody may be left without an answer: they are tried again, until their time is up
+                    raise
         return answers
 
     def _plan(self, arrival: Arrival, rules: Rules, now: int) -> Plan:
         decision_id = self._new_id(now)
-        if not self.ready:
+        if not self.started:
             return Plan(arrival, decision_id, now, denial=Denial(Reason.NOT_READY, "Not ready yet; retry in a moment.", retry_after=1))
         if rules.deny_without_audit and not self.audit_available():
             denial = Denial(
@@ -161,6 +171,7 @@ class Engine:
                 return None
             permit = planned.permit
             price = price_of(permit.model.spec) if permit is not None and permit.model is not None else None
+            planned.limits = opinions(result)
             planned.denial = shown.deny(result, planned.bound, price, rules.currency, self._jitter)
         denial = planned.denial
         if denial is None:  # answered by ourselves
@@ -183,9 +194,14 @@ class Engine:
 
     def _outage(self, plans: list[Plan], rules: Rules, now: int, answers: list[Answer], error: StoreError) -> None:
         log.error("the counters cannot be reached: %s", error)
+        notes: list[tuple[str, bytes, int]] = []
         for planned in plans:
             planned.denial = planned.denial or _store_down()
-            answers.append((planned.arrival, self._refuse(planned, planned.denial, rules, now, [], 0)))
+            answers.append((planned.arrival, self._refuse(planned, planned.denial, rules, now, notes, self._ticks() - _received(planned))))
+        try:
+            self._note(notes, now)
+        except StoreError:
+            log.error("%d refusals could not be recorded: the store that holds their events is the one that is down", len(notes))
 
     def _unkept(self, decided: list[tuple[Plan, Decision]], rules: Rules, now: int, answers: list[Answer], error: StoreError) -> None:
         """The batch could not be made durable: what a limit's `on_outage: deny` covers is given back and refused."""
@@ -248,13 +264,13 @@ class Engine:
             return
         self._count(settled)
 
-    def lapse(self, now: int) -> None:
-        """Charge what no entry came for, and write the summaries that are due."""
+    def lapse(self, now: int, *, last: bool = False) -> None:
+        """Charge what no entry came for, and write the summaries that are due; `last`: that of the running second as well."""
         try:
             self._count(self.counters.lapse(now))
         except StoreError as error:
             log.warning("lapses wait in memory for the next snapshot: %s", error)
-        summaries = [("summary", pack_facts(facts), count) for facts, count in self._gate.due(now)]
+        summaries = [("summary", pack_facts(facts), count) for facts, count in self._gate.due(now, last=last)]
         if summaries:
             self._note(summaries, now)
 
@@ -266,10 +282,11 @@ class Engine:
                 self._metrics.unmatched(1)
 
     def unmatched(self, count: int, reason: str, details: str) -> None:
-        """Log entries that carry no hold, or are of a type that does not settle: counted, never accounted."""
+        """Log entries that carry no hold, or are of a type that does not settle: counted, never accounted. Our own refusals hold nothing."""
         log.debug("%d log entries without a hold (%s %s)", count, reason, details)
         self.counters.saw_log()
-        self._metrics.unmatched(count)
+        if reason != "refused":
+            self._metrics.unmatched(count)
 
 
 def _received(planned: Plan) -> int:

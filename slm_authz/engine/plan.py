@@ -39,7 +39,7 @@ MIN_REMAINING_S = 0.020
 class Plan(msgspec.Struct, eq=False):
     """One call on its way. Filled from top to bottom; what is not known (yet) is empty.
 
-    model: canonical name; wait_until: ticks at which waiting for a concurrency slot ends; 0: it has not begun
+    model: canonical name; limits: as in `Decision.limits`; wait_until: ticks at which waiting for a concurrency slot ends; 0: it has not begun
     """
 
     arrival: Arrival
@@ -61,6 +61,7 @@ class Plan(msgspec.Struct, eq=False):
     deferred: Deferred | None = None
     wait_until: int = 0
     model: str = ""
+    limits: tuple[tuple[str, int, str], ...] = ()
 
 
 def plan(arrival: Arrival, decision_id: str, rules: Rules, distrusted: AbstractSet[str], now: int) -> Plan:

@@ -40,6 +40,10 @@ class Waiting:
         parked, self._parked = self._parked, {}
         return list(parked.values())
 
+    def put_back(self, plans: list[Plan]) -> None:
+        """Calls that could not be tried wait on; those that are parked already keep their place."""
+        self._parked = {**{planned.arrival.call: planned for planned in plans}, **self._parked}
+
     def remove(self, call: int) -> Plan | None:
         """Take out a call that was cancelled."""
         with self.lock:

@@ -53,7 +53,10 @@ class Transport(Protocol):
 class Corridor(Protocol):
     """What the doors need of the engine."""
 
-    ready: bool
+    @property
+    def ready(self) -> bool:
+        """Whether calls are decided."""
+        ...
 
     @property
     def waiting(self) -> int:

@@ -15,7 +15,7 @@ import pytest
 
 from slm_authz.local.stack import answers
 from slm_authz.settings.load import load
-from tests.e2e.conftest import run_edge  # type: ignore[import-not-found]
+from tests.e2e.conftest import run_edge
 
 pytestmark = [pytest.mark.envoy, pytest.mark.slow]
 

@@ -60,7 +60,7 @@ class House:
             new_id=DecisionIds(os.urandom),
             jitter=lambda: 0.0,
         )
-        self.engine.ready = True
+        self.engine.started = True
         self._calls = itertools.count(1)
         self._keys: dict[str, str] = {}
 
@@ -99,7 +99,7 @@ class House:
         assert decision.hold
         whole: dict[str, Any] = {"status": 200, "details": "via_upstream", "reached": True, "complete": True, "attempts": 1}
         whole.update(more)
-        figures = {"input_tokens": tokens[0], "output_tokens": tokens[1]} if tokens is not None else {}
+        figures: dict[str, Any] = {"input_tokens": tokens[0], "output_tokens": tokens[1]} if tokens is not None else {}
         self.engine.settle([Evidence(decision.hold, **figures, **whole)], self.now)
 
     def events(self) -> list[AuditEvent]:

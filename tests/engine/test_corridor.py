@@ -147,7 +147,7 @@ def test_a_fault_in_one_call_refuses_that_call_alone(house: Any) -> None:
 
 
 def test_not_ready_yet(house: Any) -> None:
-    house.engine.ready = False
+    house.engine.started = False
     decision = house.ask(house.request(BODY, key=house.key("early")))
     assert (decision.denial.reason, decision.denial.http_status) == (Reason.NOT_READY, 503)
 
@@ -232,8 +232,10 @@ def test_headers_of_the_tightest_limit(house: Any) -> None:
     assert headers["x-ratelimit-reset-requests"] == "1m0s"
     assert headers["ratelimit-policy"] == '"few.requests.minute.client";q=2;w=60'
     assert headers["ratelimit"] == '"few.requests.minute.client";r=1;t=60'
+    assert decision.limits == (("request_limit", 2, "MINUTE"),)
     house.ask(house.request(BODY, key=key))
     refused = house.ask(house.request(BODY, key=key))
+    assert refused.limits == decision.limits
     assert refused.denial.reason is Reason.RATE_LIMITED
     assert dict(refused.denial.headers)["x-ratelimit-remaining-requests"] == "0"
     for word in ("few.requests.minute.client", "2 requests per minute", "1m0s"):
@@ -264,3 +266,27 @@ def test_a_deferred_identity_comes_back(house: Any, answer: Any, reason: Reason 
     house.engine._deferrals._running and next(iter(house.engine._deferrals._running.values())).result(5)
     ((_, decision),) = house.engine.resume(house.now)
     assert (decision.denial.reason if decision.denial else None) is reason
+
+
+def test_a_fault_while_waiting_calls_are_tried_leaves_them_waiting(house: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    key = house.key("seq", tier="one")
+    first = house.ask(house.request(BODY, key=key))
+    assert house.ask(house.request(BODY, key=key)) is None
+    house.end(first)
+    admit = house.counters.admit
+
+    def fail(*_: Any) -> Any:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(house.counters, "admit", fail)
+    with pytest.raises(RuntimeError):
+        house.engine.resume(house.now)
+    monkeypatch.setattr(house.counters, "admit", admit)
+    ((_, second),) = house.engine.resume(house.now)
+    assert allowed(second)
+
+
+def test_readiness_follows_the_store(house: Any) -> None:
+    assert house.engine.ready
+    house.engine.store_up = lambda: False
+    assert not house.engine.ready

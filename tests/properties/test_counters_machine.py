@@ -17,7 +17,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invar
 from slm_authz.quota.counters import Grant
 from slm_authz.quota.evidence import Evidence
 from slm_authz.store.journal import SqliteJournal
-from tests.conftest import LEASE, NOON, Bench  # type: ignore[import-not-found]
+from tests.conftest import LEASE, NOON, Bench
 
 MINUTE, DAY = 60_000, 86_400_000
 TOKENS_PER_DAY, REQUESTS_PER_MINUTE, SLOTS, BUDGET = 300, 12, 4, 500 * 10**9
