@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: all demo test lint format bench proto clean
+.PHONY: all demo test lint format bench lock clean
 .DEFAULT_GOAL := test
 
 all: test
@@ -33,6 +33,13 @@ format: $(VENV)/.dev
 
 bench: $(VENV)/.dev
 	@$(BIN)/python -m bench
+
+# Renew the locked versions and their hashes; needs uv.
+lock:
+	@uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --upgrade --custom-compile-command "make lock" \
+	  --extra demo -o requirements/demo.txt pyproject.toml
+	@uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --upgrade --custom-compile-command "make lock" \
+	  --extra dev --extra demo -o requirements/dev.txt pyproject.toml
 
 clean:
 	rm -rf $(VENV) .demo build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -257,7 +257,7 @@ def _span_export(settings: Settings, env: Mapping[str, str]) -> Any:
     channel = OtlpChannel(
         place.endpoint, secure=place.secure, certificate=place.certificate, headers=place.headers, timeout_s=place.timeout_s
     )
-    return SpanExport(None, settings.telemetry.sample_ratio, __version__, OtlpExporter(channel.send, channel.close))
+    return SpanExport(settings.telemetry.sample_ratio, __version__, OtlpExporter(channel.send, channel.close))
 
 
 def _made_token(base: Path) -> str:

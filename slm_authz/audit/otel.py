@@ -107,14 +107,14 @@ def destination(endpoint: str | None, env: Mapping[str, str]) -> Destination:
 class SpanExport:
     """Builds spans and hands them to `exporter` in the background. `ratio` of the traces that nobody else has decided about is kept."""
 
-    def __init__(self, endpoint: str | None, ratio: float, version: str, exporter: SpanExporter | None = None) -> None:
+    def __init__(self, ratio: float, version: str, exporter: SpanExporter) -> None:
         # OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES go before our own name.
         ours = Resource({"service.name": "slm-authz", "service.version": version})
         theirs = Resource.create()
         named = not str(theirs.attributes.get("service.name", "")).startswith("unknown_service")
         resource = ours.merge(theirs) if named else theirs.merge(ours)
         self._provider = TracerProvider(sampler=ParentBased(TraceIdRatioBased(ratio)), resource=resource, shutdown_on_exit=False)
-        self._provider.add_span_processor(BatchSpanProcessor(exporter if exporter is not None else _own_exporter(endpoint)))
+        self._provider.add_span_processor(BatchSpanProcessor(exporter))
         self._tracer = self._provider.get_tracer("slm_authz", version)
 
     def export(self, finished: Sequence[tuple[AuditEvent, CallFacts, Outcome]]) -> None:
@@ -138,17 +138,6 @@ class SpanExport:
         thread.join(patience_s)
         if thread.is_alive():
             log.warning("the last spans were not taken within %g s and are lost", patience_s)
-
-
-def _own_exporter(endpoint: str | None) -> SpanExporter:
-    """OpenTelemetry's own exporter, where it can be imported: another package's files may stand in its place (see `otlp`)."""
-    try:
-        from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
-    except (ImportError, TypeError) as error:
-        fix = "Run: pip install --force-reinstall --no-deps opentelemetry-proto"
-        raise ConfigError(f"OpenTelemetry's exporter cannot be loaded. {fix}") from error
-    insecure = None if endpoint is None else not endpoint.startswith("https://")
-    return OTLPSpanExporter(endpoint=endpoint, insecure=insecure)
 
 
 def _parent(traceparent: str | None) -> Context:

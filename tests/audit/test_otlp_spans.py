@@ -79,7 +79,7 @@ def collector() -> Iterator[Collector]:
 
 def spans_of(made: Any, *outcomes: Any, ratio: float = 1.0) -> list[Any]:
     exporter = InMemorySpanExporter()
-    export = SpanExport(None, ratio, "1.2.3", exporter)
+    export = SpanExport(ratio, "1.2.3", exporter)
     export.export([finished(outcome) for outcome in outcomes])
     export._provider.force_flush()
     found = list(exporter.get_finished_spans())
@@ -89,7 +89,7 @@ def spans_of(made: Any, *outcomes: Any, ratio: float = 1.0) -> list[Any]:
 
 def test_a_span_reaches_a_real_collector_in_the_callers_trace(made: Any, collector: Collector) -> None:
     channel = OtlpChannel(f"http://127.0.0.1:{collector.port}", headers=(("x-tenant", "ops"),))
-    export = SpanExport(None, 0.0, "1.2.3", OtlpExporter(channel.send, channel.close))
+    export = SpanExport(0.0, "1.2.3", OtlpExporter(channel.send, channel.close))
     export.export([finished(made.outcome(1))])
     export.close()
     assert collector.arrived.wait(5)
@@ -200,7 +200,7 @@ def test_closing_does_not_wait_for_a_collector_that_hangs(made: Any) -> None:
     def hang(request: bytes) -> None:
         released.wait(30)
 
-    export = SpanExport(None, 1.0, "1", OtlpExporter(hang, lambda: None))
+    export = SpanExport(1.0, "1", OtlpExporter(hang, lambda: None))
     export.export([finished(made.outcome(1))])
     export.close(patience_s=0.1)
     released.set()
