@@ -1,0 +1,29 @@
+"""The batch front with a handler that decodes the CheckRequest and answers a constant: what any service on this transport costs at least."""
+
+from __future__ import annotations
+
+import signal
+
+from envoy.service.auth.v3 import external_auth_pb2
+from pygrpc_native import EVENT_CALL, NativeGrpcFront
+
+CHECK = "/envoy.service.auth.v3.Authorization/Check"
+
+
+def main() -> None:
+    front = NativeGrpcFront("127.0.0.1:0", [(CHECK, False)], io_threads=1)
+    answer = external_auth_pb2.CheckResponse()
+    answer.status.code = 0
+    answer.ok_response.SetInParent()
+    constant, parse = answer.SerializeToString(), external_auth_pb2.CheckRequest.FromString
+    signal.signal(signal.SIGTERM, lambda *_: front.close())
+    front.start()
+    print("ready", front.bound_port, flush=True)
+    while (events := front.recv_batch(64, 200)) is not None:
+        for kind, call, _, payload, _ in events:
+            if kind == EVENT_CALL:
+                parse(payload)
+                front.respond(call, constant)
+
+
+main()
