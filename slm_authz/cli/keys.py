@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from slm_authz.cli.main import add_common, config_path
@@ -41,13 +41,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         _describe(subs[name], creating=name == "create")
     for name in ("show", "update", "disable", "enable"):
         subs[name].add_argument("id", metavar="ID", help="the key's id")
-    subs["verify"].add_argument("key", metavar="KEY", nargs="?", default="-", help="the key; - (default) reads it from standard input")
+    subs["verify"].add_argument(
+        "key", metavar="KEY", nargs="?", default="-", help="better left out or -: then it is read from standard input"
+    )
     subs["list"].add_argument("--client", metavar="C")
     subs["list"].add_argument("--tenant", metavar="T")
     subs["list"].add_argument("--tier", metavar="T")
     subs["list"].add_argument("--state", choices=("active", "disabled", "expired", "revoked"))
     subs["revoke"].add_argument("ids", metavar="ID", nargs="*")
     subs["revoke"].add_argument("--client", metavar="C", help="all keys of a client")
+    subs["revoke"].add_argument("--tenant", metavar="T", help="only of the client of that name in this tenant")
     subs["revoke"].add_argument("--dry-run", action="store_true", help="only show what would be revoked")
 
 
@@ -55,14 +58,28 @@ def _describe(parser: argparse.ArgumentParser, *, creating: bool) -> None:
     if creating:
         parser.add_argument("--client", metavar="C", required=True, help="who pays")
         parser.add_argument("--tenant", metavar="T", help="whom the client belongs to")
-        parser.add_argument("--env", choices=("live", "test"), default="live")
+        parser.add_argument("--env", choices=("live", "test"), default="live", help="stands in the key, for people (default: live)")
+
+    def told(text: str, reset: str) -> str:
+        return text if creating else f"{text}; {reset}"
+
     parser.add_argument("--tier", metavar="T", help="may be left out where there is only one" if creating else None)
-    parser.add_argument("--name", metavar="N", help="for people")
-    parser.add_argument("--expires", metavar="90d", help="how long the key is valid, from now")
-    parser.add_argument("--models", metavar="a,b", help="narrow the tier's models to these names or globs")
-    parser.add_argument("--scopes", metavar="a,b")
-    parser.add_argument("--allow-ip", metavar="CIDR", action="append", nargs="+", help="addresses the key may be used from")
-    parser.add_argument("--label", metavar="k=v", action="append", nargs="+", help="for policies and people")
+    parser.add_argument("--name", metavar="N", help=told("for people", '"" removes it'))
+    parser.add_argument("--expires", metavar="90d", help=told("how long the key is valid, from now", "`never` removes it"))
+    parser.add_argument(
+        "--models", metavar="a,b", help=told("narrow the tier's models to these names or globs", "'*' means all of the tier's")
+    )
+    parser.add_argument("--scopes", metavar="a,b", help=told("for policies and the model server", '"" removes them'))
+    parser.add_argument(
+        "--allow-ip", metavar="CIDR", action="append", nargs="+", help=told("addresses the key may be used from", "`any` removes the list")
+    )
+    parser.add_argument(
+        "--label",
+        metavar="k=v",
+        action="append",
+        nargs="+",
+        help=told("for policies and people", 'all that it has are replaced; "" removes them'),
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -76,96 +93,35 @@ def run(args: argparse.Namespace) -> int:
     settings = load_all(config_path(args), os.environ).settings
     store, pepper = open_keys(settings, os.environ)
     try:
-        life = Lifecycle(store, pepper, os.urandom)
-        return int(globals()[f"_{args.action}"](args, life, settings, time.time_ns() // 1_000_000))
+        return _RUN[args.action](args, Lifecycle(store, pepper, os.urandom), settings, time.time_ns() // 1_000_000)
     finally:
         store.close()
 
 
-def _items(text: str | None) -> tuple[str, ...] | None:
-    if text is None:
-        return None
-    return tuple(part.strip() for part in text.split(",") if part.strip())
-
-
-def _flat(groups: Sequence[Sequence[str]] | None) -> tuple[str, ...] | None:
-    return tuple(item for group in groups for item in group) if groups is not None else None
-
-
-def _labels(groups: Sequence[Sequence[str]] | None) -> dict[str, str] | None:
-    from slm_authz.errors import UsageError
-
-    pairs = _flat(groups)
-    if pairs is None:
-        return None
-    labels = {}
-    for pair in pairs:
-        key, sign, value = pair.partition("=")
-        if not sign or not key:
-            raise UsageError(f"--label takes key=value, not {pair!r}.")
-        labels[key] = value
-    return labels
-
-
-def _duration(text: str | None) -> int | None:
-    from slm_authz.errors import UsageError
-    from slm_authz.units import parse_duration
-
-    if text is None:
-        return None
-    try:
-        millis = parse_duration(int(text) if text.isdigit() else text)
-    except ValueError as error:
-        raise UsageError(f"--expires: {error}.") from None
-    if not 0 < millis <= 100 * 366 * 86_400_000:
-        raise UsageError("--expires takes a duration from 1s to 100 years, like 90d.")
-    return millis
-
-
-def _tier(settings: Any, given: str | None) -> str:
-    from slm_authz.errors import NotFound, UsageError
-
-    tiers = list(settings.tiers)
-    if given is None:
-        if len(tiers) == 1:
-            return str(tiers[0])
-        raise UsageError(f"Name a tier with --tier: {', '.join(tiers)}.")
-    if given not in settings.tiers:
-        raise NotFound(f"There is no tier {given!r}.", f"Configured tiers: {', '.join(tiers)}.")
-    return given
-
-
-def _models(settings: Any, given: tuple[str, ...] | None) -> tuple[str, ...] | None:
-    from slm_authz.errors import NotFound
-    from slm_authz.settings.patterns import matches
-
-    for pattern in given or ():
-        if not any(matches(pattern, name, spec.aliases) for name, spec in settings.models.items()):
-            raise NotFound(f"No configured model is meant by {pattern!r}.", f"Configured models: {', '.join(settings.models)}.")
-    return given
-
-
 def _create(args: argparse.Namespace, life: Any, settings: Any, now: int) -> int:
+    from slm_authz.cli import key_options as options
     from slm_authz.cli.output import json_line, paint
 
+    expires = options.duration(args.expires)
     record, key = life.create(
         now,
         client=args.client,
-        tier=_tier(settings, args.tier),
+        tier=options.tier(settings, args.tier),
         tenant=args.tenant,
         name=args.name,
         env=args.env,
-        models=_models(settings, _items(args.models)),
-        scopes=_items(args.scopes) or (),
-        allow_ip=_flat(args.allow_ip) or (),
-        labels=_labels(args.label) or {},
-        expires_in=_duration(args.expires),
+        models=options.models(settings, args.models),
+        scopes=options.items(args.scopes) or (),
+        allow_ip=options.flat(args.allow_ip) or (),
+        labels=options.labels(args.label) or {},
+        expires_in=expires,
     )
     if args.output == "json":
         json_line({**record.public(now), "key": key})
         return 0
     print(paint(key, "bold"))
-    print(f"\nThis is the only time that the key is shown. Id {record.id}, client {record.client}, tier {record.tier}.")
+    until = f", valid until {record.public(now)['expires_at']}" if expires is not None else ""
+    print(f"\nThis is the only time that the key is shown. Id {record.id}, client {record.client}, tier {record.tier}{until}.")
     return 0
 
 
@@ -194,34 +150,40 @@ def _show(args: argparse.Namespace, life: Any, _: Any, now: int) -> int:
 
 
 def _update(args: argparse.Namespace, life: Any, settings: Any, now: int) -> int:
+    from slm_authz.cli import key_options as options
     from slm_authz.errors import UsageError
 
-    expires = _duration(args.expires)
-    wanted = {
-        "tier": _tier(settings, args.tier) if args.tier is not None else None,
-        "models": _models(settings, _items(args.models)),
-        "name": args.name,
-        "labels": _labels(args.label),
-        "allow_ip": _flat(args.allow_ip),
-        "scopes": _items(args.scopes),
-        "expires_at": now + expires if expires is not None else None,
-    }
-    changes = {member: value for member, value in wanted.items() if value is not None}
+    changes: dict[str, Any] = {}
+    if args.tier is not None:
+        changes["tier"] = options.tier(settings, args.tier)
+    if args.models is not None:
+        changes["models"] = options.models(settings, args.models)
+    if args.name is not None:
+        changes["name"] = args.name or None
+    if args.label is not None:
+        changes["labels"] = options.labels(args.label if options.flat(args.label) != ("",) else [])
+    if args.allow_ip is not None:
+        changes["allow_ip"] = () if options.flat(args.allow_ip) == ("any",) else options.flat(args.allow_ip)
+    if args.scopes is not None:
+        changes["scopes"] = options.items(args.scopes)
+    if args.expires == "never":
+        changes["expires_at"] = None
+    elif args.expires is not None:
+        changes["expires_at"] = now + (options.duration(args.expires) or 0)
     if not changes:
         raise UsageError("Name what to change: --tier, --models, --name, --label, --allow-ip, --scopes or --expires.")
     return _shown(args, [life.update(args.id, changes)], now, many=False)
 
 
 def _verify(args: argparse.Namespace, life: Any, _: Any, now: int) -> int:
-    import sys
-
+    from slm_authz.cli.key_options import secret
     from slm_authz.cli.output import json_line
+    from slm_authz.identity.record import NOBODY
 
-    key = sys.stdin.readline().strip() if args.key == "-" else args.key
-    record = life.verify(key)
+    record = life.verify(secret(args.key))
     valid = record is not None and record.state(now) == "active"
     if args.output == "json":
-        json_line({"valid": valid, **(record.public(now) if record is not None else {})})
+        json_line({"valid": valid, **(record.public(now) if record is not None else NOBODY)})
     elif record is None:
         print("not valid: this is no key of this store")
     else:
@@ -240,10 +202,22 @@ def _enable(args: argparse.Namespace, life: Any, _: Any, now: int) -> int:
 def _revoke(args: argparse.Namespace, life: Any, _: Any, now: int) -> int:
     from slm_authz.errors import UsageError
 
-    if bool(args.ids) == bool(args.client):
-        raise UsageError("Name key ids, or --client C.")
-    by_client, by_id = life.revoke_client, life.revoke
-    records = by_client(args.client, now, dry_run=args.dry_run) if args.client else by_id(tuple(args.ids), now, dry_run=args.dry_run)
+    if bool(args.ids) == bool(args.client) or (args.tenant and not args.client):
+        raise UsageError("Name key ids, or --client C, which --tenant T narrows.")
+    named = args.ids or [record.id for record in life.of_client(args.client, args.tenant)]
+    records = life.revoke(named, now, dry_run=args.dry_run)
     if args.output == "table":
         print(f"{len(records)} {'key' if len(records) == 1 else 'keys'} {'would be ' if args.dry_run else ''}revoked")
     return _shown(args, records, now, many=True) if records or args.output == "json" else 0
+
+
+_RUN: dict[str, Callable[[argparse.Namespace, Any, Any, int], int]] = {
+    "create": _create,
+    "list": _list,
+    "show": _show,
+    "update": _update,
+    "verify": _verify,
+    "disable": _disable,
+    "enable": _enable,
+    "revoke": _revoke,
+}

@@ -35,9 +35,9 @@ def _denial_fault(denial: Denial) -> str | None:
 def _principal_fault(principal: Any, tiers: Container[str] | None) -> str | None:  # Any: Python lets every member be anything
     strings = {"method": principal.method, "client": principal.client, "tier": principal.tier}
     strings |= {name: value for name, value in (("tenant", principal.tenant), ("key_id", principal.key_id)) if value is not None}
-    for name in ("scopes", "models", "allow_ip"):
-        if not isinstance(getattr(principal, name) or (), tuple):
-            return f"a principal's {name} are a tuple"
+    models = () if principal.models is None else principal.models
+    if not all(isinstance(members, tuple) for members in (principal.scopes, models, principal.allow_ip)):
+        return "a principal's scopes, models and allow_ip are tuples"
     if not isinstance(principal.labels, Mapping):
         return "a principal's labels are a mapping"
     if not all(isinstance(network, IPv4Network | IPv6Network) for network in principal.allow_ip):
@@ -47,7 +47,7 @@ def _principal_fault(principal: Any, tiers: Container[str] | None) -> str | None
             visible(f"a principal's {name}", value)
         scope_list(principal.scopes)
         labelled(principal.labels)
-        if not all(isinstance(model, str) for model in principal.models or ()):
+        if not all(isinstance(model, str) for model in models):
             return "a principal's models are strings"
     except (UsageError, TypeError) as error:  # TypeError: not a string where there must be one
         return f"it returned a principal that cannot travel: {error}"

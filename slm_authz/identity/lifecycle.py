@@ -145,12 +145,12 @@ class Lifecycle:
             return due
         return self._change([record.id for record in due], lambda record: _revoked(record, now))
 
-    def revoke_client(self, client: str, now: int, *, tenant: str | None = None, dry_run: bool = False) -> list[KeyRecord]:
-        """Refuse all keys of a client for good. NotFound where it has none."""
+    def of_client(self, client: str, tenant: str | None = None) -> list[KeyRecord]:
+        """All keys of a client. NotFound where it has none."""
         records = self.every(client=client, tenant=tenant)
         if not records:
-            raise NotFound(f"The client {client!r} has no keys.")
-        return self.revoke([record.id for record in records], now, dry_run=dry_run)
+            raise NotFound(f"The client {client!r} has no keys.", "`slm-authz keys list` shows all clients.")
+        return records
 
     def every(self, *, client: str | None = None, tenant: str | None = None, tier: str | None = None) -> list[KeyRecord]:
         """All keys that match, in order of id."""

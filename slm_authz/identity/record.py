@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Any, Final, Literal
 
@@ -16,6 +16,7 @@ from slm_authz.identity.principal import Principal
 State = Literal["active", "disabled", "expired", "revoked"]
 _VISIBLE: Final = re.compile(r"[\x21-\x7e]{1,256}")
 _NAME: Final = re.compile(r"[\x20-\x7e]{1,256}")
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 MAX_ITEMS: Final = 64
 
 
@@ -87,11 +88,19 @@ class KeyRecord(msgspec.Struct):
         }
 
 
+_MEMBERS: Final = (
+    "id", "client", "tenant", "tier", "name", "env", "models", "scopes", "allow_ip", "labels", "state", "created_at", "expires_at",
+    "last_used_at", "version",
+)  # fmt: skip
+NOBODY: Final[Mapping[str, None]] = dict.fromkeys(_MEMBERS)
+"""The stable JSON of a key that is not there: what is unknown is null, never missing."""
+
+
 def rfc3339(millis: int | None) -> str | None:
     """UTC with milliseconds; None stays None."""
     if millis is None:
         return None
-    return datetime.fromtimestamp(millis / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return (_EPOCH + timedelta(milliseconds=millis)).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def visible(what: str, value: str) -> str:

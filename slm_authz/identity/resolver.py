@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Container, Generator, Sequence
+from traceback import extract_tb
 from typing import Any, Final
 
 from slm_authz.identity.directory import MALFORMED, KeyDirectory
@@ -71,8 +72,9 @@ class Resolver:
     def _ask(self, name: str, plugin: IdentityMethod, request: RequestContext, now: int) -> Answer | None:
         try:
             answer = plugin.identify(request, now)
-        except Exception:  # a plugin's failure is ours: the call is refused, never passed
-            log.exception("identity method %s failed", name)
+        except Exception as error:  # noqa: BLE001 - a plugin's failure is ours: the call is refused, never passed
+            at = extract_tb(error.__traceback__)[-1]  # its message may quote the credential
+            log.error("identity method %s failed: %s in %s, line %s", name, type(error).__name__, at.filename, at.lineno)
             return _FAILED
         if isinstance(answer, Deferred):
             return Deferred(_Judged(answer, lambda later: self._judge(name, later)))

@@ -16,7 +16,7 @@ from typing import Any, Final, ParamSpec, TypeVar
 
 import msgspec
 
-from slm_authz.errors import StoreError
+from slm_authz.errors import StoreError, UsageError
 from slm_authz.identity.record import KeyRecord
 from slm_authz.store.sqlite import explained, open_database
 
@@ -82,6 +82,8 @@ def _mapped(function: Callable[P, T]) -> Callable[P, T]:
             raise StoreError("A key with this id or secret exists already.") from error
         except sqlite3.Error as error:
             raise explained("The key store cannot answer", error) from error
+        except UnicodeEncodeError:
+            raise UsageError("An id, client, tenant or tier is text; this is none.") from None
         except msgspec.MsgspecError as error:
             raise StoreError("The key store holds a record that this release cannot read.", "Restore it from a backup.") from error
 
