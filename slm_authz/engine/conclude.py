@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from slm_authz.decision import Decision
 from slm_authz.engine.plan import Plan
 from slm_authz.quota.counters import Grant, Refusal
 from slm_authz.quota.hold import Signer
+from slm_authz.quota.limit import Limit
 from slm_authz.quota.shown import rate_limit_headers
 from slm_authz.reason import Denial
 
@@ -40,8 +43,14 @@ def allowed(planned: Plan, grant: Grant | None, signer: Signer) -> Decision:
 
 def opinions(result: Grant | Refusal) -> tuple[tuple[str, int, str], ...]:
     """The caller's limits as Envoy's rate limit filters take them from metadata: name, requests per unit, unit (RateLimitUnit)."""
-    views = (("request_limit", result.requests), ("token_limit", result.tokens))
-    return tuple([(name, view.limit.size, view.limit.period.upper()) for name, view in views if view is not None])
+    requests, tokens = result.requests, result.tokens
+    return _opinions(requests.limit if requests is not None else None, tokens.limit if tokens is not None else None)
+
+
+@lru_cache(maxsize=4096)
+def _opinions(requests: Limit | None, tokens: Limit | None) -> tuple[tuple[str, int, str], ...]:
+    limits = (("request_limit", requests), ("token_limit", tokens))
+    return tuple((name, limit.size, limit.period.upper()) for name, limit in limits if limit is not None)
 
 
 def refused(planned: Plan, denial: Denial) -> Decision:

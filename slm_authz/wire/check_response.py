@@ -135,7 +135,8 @@ def _caller(principal: Principal | None, strip: tuple[str, ...]) -> _Caller:
     return caller
 
 
-def _limits(limits: Iterable[tuple[str, int, str]]) -> bytes:
+@lru_cache(maxsize=4096)
+def _limits(limits: tuple[tuple[str, int, str], ...]) -> bytes:
     """`request_limit` and `token_limit`, beside `slm`, for Envoy's own rate limit filters."""
     out = b""
     for name, size, unit in limits:
