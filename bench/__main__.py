@@ -1,4 +1,4 @@
-"""`python -m bench`: run the scenarios and write docs/benchmarks.md. Exits 1 where a goal is not reached, so that a regression is noticed."""
+"""`python -m bench`: run the scenarios and write docs/benchmarks.md. A full run exits 1 where a goal is not reached, so that a regression is noticed."""
 
 from __future__ import annotations
 
@@ -56,7 +56,8 @@ def main() -> int:
     if target is not None:
         target.write_text(text)
         say(f"written to {target}")
-    return 0 if all(reached for section in sections for _, reached, _ in section.goals) else 1
+    missed = any(not reached for section in sections for _, reached, _ in section.goals)
+    return int(missed and not args.quick)  # a quick run is too short to judge by
 
 
 sys.exit(main())

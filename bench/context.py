@@ -52,7 +52,7 @@ class Context:
 
     @property
     def seconds(self) -> float:
-        return 1.0 if self.quick else 4.0
+        return 0.7 if self.quick else 4.0
 
     @property
     def rounds(self) -> int:
