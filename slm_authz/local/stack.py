@@ -1,13 +1,11 @@
 """Starts and watches Envoy, the service and the sample upstream as child processes, and tells their failures in plain words.
 
-Every child has its own process group and ends with us: we stop it; the kernel does where we are killed (Linux, PR_SET_PDEATHSIG); the
-janitor does in any case. Start children from a thread that lives as long as they should: the kernel means the thread, not the process.
+Every child has its own process group and ends with us: we stop it, and the janitor does where we are killed. Forbidden: code of ours between
+fork and exec (`preexec_fn`): gRPC's handlers would run there too, and where its threads are busy the child dies of them.
 """
 
 from __future__ import annotations
 
-import ctypes
-import os
 import signal
 import socket
 import subprocess
@@ -17,25 +15,15 @@ import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Final
+from typing import IO, Final
 
 from slm_authz.errors import DependencyError, PortTaken
 from slm_authz.local.janitor import signal_group
 
-_PDEATHSIG: Final = 1
-_LIBC: Final = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 _START_S: Final = 20.0
 _GRACE_S: Final = 15.0
 DIRECT: Final = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 """HTTP without the environment's proxies: Envoy uses none either, and none leads to this machine's loopback."""
-
-
-def _end_with(parent: int) -> None:
-    """In the child, before its program: only system calls. The parent may be gone already."""
-    if _LIBC is not None:
-        _LIBC.prctl(_PDEATHSIG, signal.SIGTERM)
-        if os.getppid() != parent:
-            os._exit(1)
 
 
 def free_port() -> int:
@@ -64,7 +52,6 @@ class Child:
     def __init__(self, name: str, command: Sequence[str], log: Path, env: Mapping[str, str]) -> None:
         self.name = name
         self.log = log
-        parent = os.getpid()
         with log.open("ab") as output:
             self.process = subprocess.Popen(  # noqa: S603 - our own words
                 list(command),
@@ -73,7 +60,6 @@ class Child:
                 stderr=subprocess.STDOUT,
                 env=dict(env),
                 start_new_session=True,
-                preexec_fn=lambda: _end_with(parent),  # noqa: PLW1509 - nothing but system calls happens in there
             )
 
     def tail(self, lines: int = 12) -> str:
@@ -154,21 +140,29 @@ class Stack:
             self._dismiss()
 
     def _tell(self, line: str) -> None:
+        """Tell the janitor. One that somebody has killed is replaced, and told of all children."""
+        if self._janitor is not None and self._janitor.poll() is not None:
+            self._dismiss()
+        told = [line]
         if self._janitor is None:
-            command = [sys.executable, "-m", "slm_authz.local.janitor", *([str(self.directory)] if self._remove else [])]
-            quiet = subprocess.DEVNULL
-            self._janitor = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=quiet, stderr=quiet, start_new_session=True)  # noqa: S603 - our own words
-        assert self._janitor.stdin is not None  # noqa: S101 - it was opened as a pipe
-        try:
-            self._janitor.stdin.write(f"{line}\n".encode())
-            self._janitor.stdin.flush()
-        except BrokenPipeError:
-            # Somebody has killed it. The kernel's tie and our own stop remain.
-            self._janitor.wait()
-            self._janitor = None
+            self._janitor = self._hire()
+            told = [*(f"+{child.process.pid}" for child in self.children), line]
+        with suppress(BrokenPipeError):  # killed just now: the next line finds it gone
+            self._pipe(self._janitor).write("".join(f"{word}\n" for word in told).encode())
+            self._pipe(self._janitor).flush()
+
+    def _hire(self) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-m", "slm_authz.local.janitor", *([str(self.directory)] if self._remove else [])]
+        quiet = subprocess.DEVNULL
+        return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=quiet, stderr=quiet, start_new_session=True)  # noqa: S603 - our own words
+
+    @staticmethod
+    def _pipe(janitor: subprocess.Popen[bytes]) -> IO[bytes]:
+        assert janitor.stdin is not None  # noqa: S101 - it was opened as a pipe
+        return janitor.stdin
 
     def _dismiss(self) -> None:
-        """Everything has been stopped: nothing is left to clean."""
+        """Nothing is left to clean, or nobody who would: one that is gone cannot be told."""
         if self._janitor is not None:
             janitor, self._janitor = self._janitor, None
             janitor.communicate(b".\n")

@@ -140,18 +140,16 @@ def test_when_we_are_killed_nothing_is_left(tmp_path: Path, number: signal.Signa
         assert eventually(lambda: not directory.exists())
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="the kernel's tie is Linux's")
-def test_also_when_the_janitor_is_killed_too(tmp_path: Path) -> None:
-    program = _PARENT.format(one=SLEEPER, two=SLEEPER)
-    parent = subprocess.Popen([sys.executable, "-c", program, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    assert parent.stdin is not None
-    assert parent.stdout is not None
-    with parent.stdin, parent.stdout:
-        *pids, janitor = map(int, parent.stdout.readline().split())
-        os.kill(janitor, signal.SIGKILL)
-        parent.kill()
-        parent.wait()
-        assert eventually(lambda: not any(map(alive, pids)))
+def test_a_killed_janitor_is_replaced_and_we_stop_our_children_ourselves(stack: Stack) -> None:
+    first = stack.start("one", SLEEPER)
+    assert stack._janitor is not None
+    stack._janitor.kill()
+    stack._janitor.wait()
+    second, third = stack.start("two", SLEEPER), stack.start("three", SLEEPER)
+    assert stack._janitor is not None
+    assert stack._janitor.poll() is None
+    stack.stop()
+    assert not any(alive(child.process.pid) for child in (first, second, third))
 
 
 def test_a_second_interrupt_kills(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
