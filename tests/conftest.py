@@ -54,12 +54,15 @@ class Bench:
         self.policy = Table.build(self.settings)
         self.signer = Signer(b"s" * 32)
         self._open = journal
+        self.durable = False
         self.counters = self.reopen()
         self.serial = 0
 
     def reopen(self) -> MemoryCounters:
         """Counters as a process finds them at its start; what the last one had not closed was killed."""
-        self.counters = MemoryCounters(self.signer, Calendar(), LEASE, self._open())
+        journal = self._open()
+        self.durable = journal is not None
+        self.counters = MemoryCounters(self.signer, Calendar(), LEASE, journal)
         return self.counters
 
     def account(self, client: str = "acme", tenant: str | None = None, address: str = "") -> Account:

@@ -128,6 +128,11 @@ class Ledger:
         outcome.seq = self.seq
         self.outbox.append(outcome)
 
+    def judge(self, pending: Pending, outcome: Outcome) -> None:
+        """A call that used more than its strict bound: from now on nobody believes its model's bounds."""
+        if outcome.exceeded and pending.strict:
+            self.distrusted.add(pending.model)
+
     def republish(self, outcome: Outcome) -> None:
         """Put an event back under the number it had."""
         if outcome.seq > self.seq:
@@ -145,6 +150,7 @@ class Ledger:
             elif kind == "c":
                 self.advance(operation[3])
                 self.correct(operation[1], operation[2], operation[3])
+                self.judge(operation[1], operation[4])
                 self.republish(operation[4])
             else:
                 self._replay_end(operation)
@@ -164,6 +170,7 @@ class Ledger:
             self.renew(pending, operation[2])
         elif kind == "s":
             self.settle(pending, operation[2], self.advance(operation[3]))
+            self.judge(pending, operation[4])
             self.republish(operation[4])
         elif kind == "l":
             self.lapse(pending, self.advance(operation[2]))

@@ -147,12 +147,7 @@ class MemoryCounters:
             return Settled("renewed")
         due = charge(pending, entry)
         self._finish(pending, self._actual(pending, due), self._outcome(pending, due, entry, now), now)
-        return self._settled("settled", pending, due)
-
-    def _settled(self, result: str, pending: Pending, due: Charge) -> Settled:
-        if due.exceeded and pending.strict:
-            self.distrusted.add(pending.model)
-        return Settled(result, due.source, pending.model, due.input_tokens, due.output_tokens, due.exceeded)
+        return _settled("settled", pending, due)
 
     def _actual(self, pending: Pending, due: Charge) -> Amounts:
         return (1, due.tokens, pending.cost(due.input_tokens, due.output_tokens) or 0, 0)
@@ -176,6 +171,7 @@ class MemoryCounters:
 
     def _finish(self, pending: Pending, actual: Amounts, outcome: Outcome, now: int) -> None:
         self._ledger.settle(pending, actual, now)
+        self._ledger.judge(pending, outcome)
         self._ledger.publish(outcome)
         self._operations.append(("s", pending.id, actual, now, outcome))
 
@@ -192,9 +188,10 @@ class MemoryCounters:
         if outcome.cost is not None:
             outcome.cost -= lapsed.cost(charged.input_tokens, charged.output_tokens) or 0
         self._ledger.correct(lapsed, actual, now)
+        self._ledger.judge(lapsed, outcome)
         self._ledger.publish(outcome)
         self._operations.append(("c", lapsed, actual, now, outcome))
-        return self._settled("corrected", lapsed, due)
+        return _settled("corrected", lapsed, due)
 
     def lapse(self, now: int) -> list[Settled]:
         """Charge every record whose lease has ended at its bound; it waits for a late entry among the lapsed."""
@@ -208,7 +205,7 @@ class MemoryCounters:
                 self._ledger.lapse(pending, now)
                 self._ledger.publish(outcome)
                 self._operations.append(("l", pending.id, now, outcome))
-                settled.append(self._settled("settled", pending, due))
+                settled.append(_settled("settled", pending, due))
             self._ledger.forget_lapsed(now - LATE_MS)
             if settled:
                 self.commit()
@@ -331,3 +328,7 @@ class MemoryCounters:
                     self._ledger.drop(key)
                     dropped += 1
         return dropped
+
+
+def _settled(result: str, pending: Pending, due: Charge) -> Settled:
+    return Settled(result, due.source, pending.model, due.input_tokens, due.output_tokens, due.exceeded)

@@ -189,6 +189,18 @@ def test_usage_above_the_hold_is_charged_and_flagged(bench: Callable[..., Any], 
     assert b.counters.distrusted == {"m"}
 
 
+@pytest.mark.parametrize("late", [False, True])
+def test_a_broken_bound_is_remembered_also_after_a_kill(bench: Callable[..., Any], noon: int, late: bool) -> None:
+    b = bench([{"tokens": 100, "per": "day"}])
+    entry = end(b, admit(b, b.admission(tokens=10), noon), (5, 50))
+    if late:
+        b.counters.lapse(noon + 15 * MINUTE)
+    b.counters.settle([entry], noon + 15 * MINUTE)
+    assert b.counters.distrusted == {"m"}
+    if b.durable:
+        assert b.reopen().distrusted == {"m"}
+
+
 def test_giving_back_leaves_no_trace_but_one_event(bench: Callable[..., Any], noon: int) -> None:
     b = bench([{"requests": 5, "per": "minute"}, {"tokens": 100, "per": "day", "algorithm": "gcra", "burst": 100}, {"concurrent": 1}])
     grant = admit(b, b.admission(tokens=60), noon)
