@@ -20,10 +20,10 @@ def allowed(planned: Plan, grant: Grant | None, signer: Signer) -> Decision:
     limits = planned.limits
     memo = None
     if grant is not None:
-        hold = signer.sign(grant.pending, grant.quoted)
+        hold = signer.sign(grant.pending, grant.quoted) if not planned.immediate else ""
         headers = rate_limit_headers(grant.requests, grant.tokens)
         limits = opinions(grant)
-        memo = grant.pending.memo
+        memo = grant.pending.memo if hold else None
     return Decision(
         planned.id,
         None,

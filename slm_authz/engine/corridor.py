@@ -155,6 +155,9 @@ class Engine:
         except StoreError as error:
             self._unkept(decided, rules, now, answers, error)
             return
+        given = [_given(planned, rules) for planned, decision in decided if decision.denial is None and planned.immediate]
+        if given:
+            self._note(given, now)
         answers.extend((planned.arrival, decision) for planned, decision in decided)
 
     def _conclude(
@@ -163,7 +166,7 @@ class Engine:
         """The decision; None: the call waits for a slot."""
         latency = self._ticks() - _received(planned)
         if type(result) is Grant:
-            result.pending.latency_us = latency // 1000
+            planned.latency_us = result.pending.latency_us = latency // 1000
             self._metrics.decided("allow", "ok", planned.model, "", latency / 1e9)
             return allowed(planned, result, self._signer)
         if isinstance(result, Refusal):
@@ -209,7 +212,9 @@ class Engine:
         for planned, decision in decided:
             if planned.admission is not None and decision.denial is None and planned.admission.account.on_outage == "deny":
                 denial = _store_down()
-                self.counters.give_back(planned.id, memo(planned, rules, denial, 0), now)
+                event = memo(planned, rules, denial, 0)
+                if not self.counters.give_back(planned.id, event, now):
+                    self.counters.note([("decision", event, 1)], now)
                 self._metrics.decided("error", denial.reason.value, planned.model, "", 0.0)
                 answers.append((planned.arrival, refused(planned, denial)))
             else:
@@ -287,6 +292,11 @@ class Engine:
         self.counters.saw_log()
         if reason != "refused":
             self._metrics.unmatched(count)
+
+
+def _given(planned: Plan, rules: Rules) -> tuple[str, bytes, int]:
+    """The event of a call that settled as it was given (`usage_from: none`)."""
+    return "decision", memo(planned, rules, None, planned.latency_us), 1
 
 
 def _received(planned: Plan) -> int:

@@ -39,7 +39,8 @@ MIN_REMAINING_S = 0.020
 class Plan(msgspec.Struct, eq=False):
     """One call on its way. Filled from top to bottom; what is not known (yet) is empty.
 
-    model: canonical name; limits: as in `Decision.limits`; wait_until: ticks at which waiting for a concurrency slot ends; 0: it has not begun
+    model: canonical name; limits: as in `Decision.limits`; latency_us: of an allow, until its answer was written
+    wait_until: ticks at which waiting for a concurrency slot ends; 0: it has not begun
     """
 
     arrival: Arrival
@@ -62,6 +63,12 @@ class Plan(msgspec.Struct, eq=False):
     wait_until: int = 0
     model: str = ""
     limits: tuple[tuple[str, int, str], ...] = ()
+    latency_us: int = 0
+
+    @property
+    def immediate(self) -> bool:
+        """Whether the call settles as it is given: nobody will report its end."""
+        return self.admission is not None and self.admission.immediate
 
 
 def plan(arrival: Arrival, decision_id: str, rules: Rules, distrusted: AbstractSet[str], now: int) -> Plan:

@@ -23,7 +23,7 @@ Amounts = tuple[int, int, int, int]
 class Admission(msgspec.Struct, eq=False):
     """A call that asks to be admitted. `pending.takes` and `.admitted` are filled in by the store.
 
-    immediate: settles as it is given (`usage_from: none`): no record is written
+    immediate: settles as it is given (`usage_from: none`): no record is written, and its event is the caller's to note
     """
 
     pending: Pending

@@ -17,7 +17,7 @@ from slm_authz.quota.outcome import Outcome
 from slm_authz.quota.settlement import at_bound
 
 Operation = tuple[Any, ...]
-"""("a", Pending) admit · ("s", id, actual, now, Outcome) settle · ("r", id, lease_end) renew · ("l", id, now, Outcome) lapse ·
+"""("a", Pending) admit · ("s", id, actual, now, Outcome | None) settle · ("r", id, lease_end) renew · ("l", id, now, Outcome) lapse ·
 ("c", Pending, actual, now, Outcome) correct · ("g", id, now, Outcome | None) give back · ("n", Outcome) note"""
 
 MAX_LAPSED = 50_000
@@ -170,8 +170,9 @@ class Ledger:
             self.renew(pending, operation[2])
         elif kind == "s":
             self.settle(pending, operation[2], self.advance(operation[3]))
-            self.judge(pending, operation[4])
-            self.republish(operation[4])
+            if operation[4] is not None:
+                self.judge(pending, operation[4])
+                self.republish(operation[4])
         elif kind == "l":
             self.lapse(pending, self.advance(operation[2]))
             self.republish(operation[3])

@@ -117,11 +117,11 @@ class MemoryCounters:
         return Grant(pending, quoted, requests, tokens)
 
     def _settle_immediately(self, pending: Pending, now: int) -> None:
+        """As the call is given, without an event: whoever answers knows more of it, and notes it."""
         actual: Amounts = (1, 0, 0, 0)
-        outcome = Outcome(0, "decision", pending.memo, now, cost=None, latency_us=pending.latency_us)
         self._ledger.add(pending)
-        self._operations.append(("a", pending))
-        self._finish(pending, actual, outcome, now)
+        self._ledger.settle(pending, actual, now)
+        self._operations.extend((("a", pending), ("s", pending.id, actual, now, None)))
 
     # -- the end of a call
 
@@ -267,12 +267,13 @@ class MemoryCounters:
         self._journal.write()
 
     def close(self, now: int) -> None:
-        """Commit and snapshot one last time, and release the files."""
+        """Snapshot one last time, what the journal refused included, and release the files."""
         with self._lock:
             self._ledger.advance(now)
-            self.commit()
-        self.snapshot()
-        self._journal.close()
+        try:
+            self.snapshot()
+        finally:
+            self._journal.close()
 
     # -- looking
 

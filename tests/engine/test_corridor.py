@@ -290,3 +290,40 @@ def test_readiness_follows_the_store(house: Any) -> None:
     assert house.engine.ready
     house.engine.store_up = lambda: False
     assert not house.engine.ready
+
+
+# -- without an access log
+
+
+@pytest.fixture
+def unmetered(tmp_path: Path) -> Iterator[Any]:
+    config = (
+        CONFIG[: CONFIG.index("tiers:")]
+        + "tiers: {few: {models: [m], limits: [{requests: 2, per: minute}]}}\nmetering: {usage_from: none}\n"
+    )
+    one = _house(tmp_path, config)
+    yield one
+    one.close()
+
+
+def test_without_an_access_log_a_call_settles_as_it_is_given(unmetered: Any) -> None:
+    request = unmetered.request(BODY, key=unmetered.key("acme"))
+    unmetered.ticks += 7_000_000
+    decision = unmetered.ask(request)
+    assert allowed(decision)
+    assert decision.hold == ""
+    assert unmetered.counters.outstanding == 0
+    event = unmetered.events()[0]
+    assert (event.outcome, event.status, event.usage_source, event.latency_ms) == ("allow", None, "none", 7.0)
+    assert (event.decision_id, event.client, event.model) == (decision.id, "acme", "m")
+    unmetered.engine.undelivered(decision, unmetered.now)
+    assert len(unmetered.events()) == 1
+    assert allowed(unmetered.ask(request))
+    assert not allowed(unmetered.ask(request))
+
+
+def test_without_an_access_log_what_cannot_be_kept_is_one_refusal(unmetered: Any) -> None:
+    unmetered.journal._rows = _Failing()
+    decision = unmetered.ask(unmetered.request(BODY, key=unmetered.key("acme")))
+    assert decision.denial.reason is Reason.STORE_UNAVAILABLE
+    assert [(event.outcome, event.reason) for event in unmetered.events()] == [("error", "store_unavailable")]
