@@ -69,7 +69,7 @@ def build_rules(loaded: Loaded, directory: KeyDirectory) -> Rules:
     address = settings.client_address
     return Rules(
         digest=loaded.digest,
-        resolver=Resolver(Finder(places), keys, plugins, caller_of(settings)),
+        resolver=Resolver(Finder(places), keys, plugins, caller_of(settings), frozenset(settings.tiers)),
         table=Table.build(settings),
         paths=PathTable(settings.paths),
         policies=compile_policies(settings.policies),

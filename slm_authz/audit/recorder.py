@@ -52,7 +52,7 @@ class _Lane:
 class Recorder:
     """`dropped` is told how many events were lost; `spans` is a best-effort export; `ticks` is a monotonic clock in seconds.
 
-    `written` is not needed: a sink must stand a repeated event (`AuditSink.write`), and the file sink knows its own.
+    A sink must stand a repeated event (`AuditSink.write`); the file sink knows its own.
     """
 
     def __init__(
@@ -62,7 +62,6 @@ class Recorder:
         *,
         drop: bool,
         dropped: Callable[[int], None],
-        written: set[str] | None = None,  # noqa: ARG002 - kept until no caller passes it
         spans: Take | None = None,
         ticks: Callable[[], float] = time.monotonic,
         max_waiting: int = MAX_WAITING,

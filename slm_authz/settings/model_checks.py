@@ -68,9 +68,9 @@ def check_models(settings: Settings) -> Iterator[Finding]:
         for index, pattern in enumerate(tier.models):
             yield from unknown_model(settings, f"tiers.{name}.models.{index}", pattern)
         if tier.weight != 1:
-            yield warning(
+            yield error(
                 f"tiers.{name}.weight",
-                "weight has no effect in this release: scarce capacity is first come, first served",
+                "a weight other than 1 is not built in this release: scarce capacity is first come, first served",
                 "Remove weight.",
             )
 

@@ -117,7 +117,7 @@ class Tier(Node):
     """What a class of clients may use, and how much of it."""
 
     weight: Positive = 1
-    """Share of a model's scarce capacity."""
+    """Share of a model's scarce capacity. Others than 1 are not built in this release."""
     models: Annotated[tuple[Text, ...], Field(min_length=1)]
     """Names, aliases or globs over the models of this file."""
     limits: tuple[LimitSpec, ...] = ()
