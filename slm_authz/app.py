@@ -127,12 +127,9 @@ class Service:
             self.counters,
             sinks,
             drop=settings.audit.on_failure == "drop",
-            dropped=self._dropped,
+            dropped=self.metrics.dropped,
             spans=self._spans.export if self._spans is not None else None,
         )
-
-    def _dropped(self, count: int) -> None:
-        self.metrics.dropped_total += count
 
     # -- life
 

@@ -39,6 +39,8 @@ class _Snapshot(Collector):
         yield _counter("settlements", "Settled calls by the source of their usage", ("source",), _keyed(metrics.settlements))
         yield _counter("tokens", "Tokens charged", ("direction", "model"), metrics.tokens.items())
         yield _counter("bound_exceeded", "Calls that used more than was held for them", ("model",), _keyed(metrics.exceeded))
+        ended = _keyed(metrics.ended_details)
+        yield _counter("gateway_ended", "Calls that the gateway ended without asking, by its response code detail", ("detail",), ended)
         yield from _totals(metrics)
         info = GaugeMetricFamily("slm_config_info", "The configuration in force", labels=["digest"])
         info.add_metric([metrics.digest], 1)

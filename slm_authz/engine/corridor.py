@@ -287,11 +287,16 @@ class Engine:
                 self._metrics.unmatched(1)
 
     def unmatched(self, count: int, reason: str, details: str) -> None:
-        """Log entries that carry no hold, or are of a type that does not settle: counted, never accounted. Our own refusals hold nothing."""
-        log.debug("%d log entries without a hold (%s %s)", count, reason, details)
+        """Log entries that settle nothing: counted, never accounted.
+
+        Our own refusals hold nothing; of a call that we were not asked about (`no_hold`) the gateway's code detail says why.
+        """
         self.counters.saw_log()
-        if reason != "refused":
-            self._metrics.unmatched(count)
+        if reason == "refused":
+            return
+        self._metrics.unmatched(count)
+        if reason == "no_hold":
+            self._metrics.ended(details, count)
 
 
 def _given(planned: Plan, rules: Rules) -> tuple[str, bytes, int]:

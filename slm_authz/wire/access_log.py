@@ -38,20 +38,21 @@ Unmatched = Callable[[int, str, str], None]
 
 
 def evidence(entry: Any) -> Evidence | str:
-    """One HTTPAccessLogEntry; or why it settles nothing: `type`, `no_hold`, `refused` (a refusal of ours, which held nothing)."""
+    """One HTTPAccessLogEntry; or why it settles nothing: `type`, `no_hold` (we were not asked), `refused` (by us: nothing was held)."""
     common = entry.common_properties
     kind = _KINDS.get(common.access_log_type)
     if kind is None:
         return "type"
+    nobody = "no_hold" if kind == "end" else "type"
     metadata = common.metadata.filter_metadata
     if _DECISION not in metadata:
-        return "no_hold"
+        return nobody
     members = metadata[_DECISION].fields
     if "slm" not in members:
-        return "no_hold"
+        return nobody
     ours = members["slm"].struct_value.fields
     if "hold" not in ours or not (hold := ours["hold"].string_value):
-        return "refused" if "decision_id" in ours else "no_hold"
+        return "refused" if "decision_id" in ours else nobody
     tokens_in = tokens_out = None
     if _USAGE in metadata:
         usage = metadata[_USAGE].fields

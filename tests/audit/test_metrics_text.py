@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from threading import Thread
 from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from slm_authz.audit.metrics import BOUNDS, Metrics
+from slm_authz.audit.metrics import BOUNDS, MAX_DETAILS, Metrics
 
 
 def scrape(metrics: Metrics) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
@@ -96,3 +97,41 @@ def test_totals_and_the_configuration_in_force() -> None:
 def test_counting_loads_no_metrics_library() -> None:
     program = "import sys, slm_authz.audit.metrics, slm_authz.audit.recorder; sys.exit('prometheus_client' in sys.modules or 'opentelemetry' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+def test_what_the_gateway_ended_itself_is_counted_by_its_code_detail() -> None:
+    metrics = Metrics()
+    metrics.ended("request_payload_too_large", 2)
+    metrics.ended("upstream_reset_before_response_started{connection_termination}", 1)
+    metrics.ended('no detail of Envoy"s', 1)
+    for number in range(200):
+        metrics.ended(f"made_up_{number}", 1)
+    found = {labels[0][1]: value for (name, labels), value in scrape(metrics).items() if name == "slm_gateway_ended_total"}
+    assert found["request_payload_too_large"] == 2
+    assert found["upstream_reset_before_response_started"] == 1
+    assert len(found) <= MAX_DETAILS + 1
+    assert sum(found.values()) == 204
+    assert found["other"] > 100
+
+
+def test_no_increment_is_lost_between_threads() -> None:
+    metrics = Metrics()
+
+    def count() -> None:
+        for _ in range(2000):
+            metrics.decided("allow", "ok", "m", "", 0.001)
+            metrics.settled("upstream", "m", 1, 0, exceeded=False)
+            metrics.unmatched(1)
+
+    switch = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        threads = [Thread(target=count) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(switch)
+    assert metrics.decisions["allow", "ok", "m", ""] == sum(metrics.buckets) == 8000
+    assert metrics.settlements["upstream"] == metrics.tokens["input", "m"] == metrics.unmatched_total == 8000

@@ -126,6 +126,7 @@ def test_entries_without_a_hold_say_why() -> None:
     made.common_properties.metadata.filter_metadata["envoy.filters.http.ext_authz"].update({"slm": {"hold": 5}})
     assert evidence(made) == "no_hold"
     assert evidence(accesslog_pb2.HTTPAccessLogEntry()) == "type"
+    assert evidence(entry(hold=None, access_log_type=accesslog_pb2.DownstreamPeriodic)) == "type"
 
 
 class Ledger:
