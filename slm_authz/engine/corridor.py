@@ -7,7 +7,7 @@ leaves the batch for a bounded place (`waiting`) and comes back through the same
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
 from slm_authz.audit.event import pack as pack_facts
@@ -27,7 +27,7 @@ from slm_authz.quota.counters import Counters, Grant, Refusal, Settled
 from slm_authz.quota.evidence import Evidence
 from slm_authz.quota.hold import Signer
 from slm_authz.reason import Denial, Reason
-from slm_authz.request import Arrival, RequestContext
+from slm_authz.request import Arrival
 
 log = logging.getLogger(__name__)
 
@@ -133,11 +133,15 @@ class Engine:
     def _decide(self, plans: list[Plan], rules: Rules, now: int, answers: list[Answer], *, may_wait: bool) -> None:
         """Admit what asks for admission, conclude all, make it durable, and add the answers."""
         admissions = [planned.admission for planned in plans if planned.admission is not None]
+        results: Iterator[Grant | Refusal | None]
         try:
-            results = iter(self.counters.admit(admissions, now)) if admissions else iter(())
+            results = iter(self.counters.admit(admissions, now))
         except StoreError as error:
             self._outage(plans, rules, now, answers, error)
             return
+        except Exception:
+            log.exception("a batch could not be admitted")
+            results = iter([None] * len(admissions))  # whatever of it was taken is given back below
         decided: list[tuple[Plan, Decision]] = []
         notes: list[tuple[str, bytes, int]] = []
         for planned in plans:
@@ -145,14 +149,21 @@ class Engine:
                 self._defer(planned)
                 continue
             result = next(results) if planned.admission is not None else None
-            decision = self._conclude(planned, result, rules, now, notes, may_wait=may_wait)
+            if planned.admission is not None and result is None:
+                decision: Decision | None = self._fault(planned, rules, now, notes)
+            else:
+                try:
+                    decision = self._conclude(planned, result, rules, now, notes, may_wait=may_wait)
+                except Exception:  # one call's fault is not its neighbours'
+                    log.exception("a call could not be concluded")
+                    decision = self._fault(planned, rules, now, notes)
             if decision is not None:
                 decided.append((planned, decision))
         try:
             if notes:
                 self.counters.note(notes, now)
             self.counters.commit()
-        except StoreError as error:
+        except Exception as error:  # noqa: BLE001 - StoreError, or a fault of ours: without the row no answer may leave
             self._unkept(decided, rules, now, answers, error)
             return
         given = [_given(planned, rules) for planned, decision in decided if decision.denial is None and planned.immediate]
@@ -164,7 +175,7 @@ class Engine:
         self, planned: Plan, result: Grant | Refusal | None, rules: Rules, now: int, notes: list[tuple[str, bytes, int]], *, may_wait: bool
     ) -> Decision | None:
         """The decision; None: the call waits for a slot."""
-        latency = self._ticks() - _received(planned)
+        latency = self._ticks() - planned.arrival.received
         if type(result) is Grant:
             planned.latency_us = result.pending.latency_us = latency // 1000
             self._metrics.decided("allow", "ok", planned.model, "", latency / 1e9)
@@ -193,6 +204,16 @@ class Engine:
             notes.append(("decision", memo(planned, rules, denial, latency // 1000), 1))
         return refused(planned, denial)
 
+    def _fault(self, planned: Plan, rules: Rules, now: int, notes: list[tuple[str, bytes, int]]) -> Decision:
+        """Our failure: the call is refused, what it may hold is given back, and it is one event."""
+        denial = Denial(Reason.INTERNAL, _INTERNAL)
+        latency = self._ticks() - planned.arrival.received
+        event = memo(planned, rules, denial, latency // 1000)
+        if not self.counters.give_back(planned.id, event, now):
+            notes.append(("decision", event, 1))
+        self._metrics.decided("error", denial.reason.value, planned.model, "", latency / 1e9)
+        return refused(planned, denial)
+
     # -- when the store fails
 
     def _outage(self, plans: list[Plan], rules: Rules, now: int, answers: list[Answer], error: StoreError) -> None:
@@ -200,13 +221,14 @@ class Engine:
         notes: list[tuple[str, bytes, int]] = []
         for planned in plans:
             planned.denial = planned.denial or _store_down()
-            answers.append((planned.arrival, self._refuse(planned, planned.denial, rules, now, notes, self._ticks() - _received(planned))))
+            latency = self._ticks() - planned.arrival.received
+            answers.append((planned.arrival, self._refuse(planned, planned.denial, rules, now, notes, latency)))
         try:
             self._note(notes, now)
         except StoreError:
             log.error("%d refusals could not be recorded: the store that holds their events is the one that is down", len(notes))
 
-    def _unkept(self, decided: list[tuple[Plan, Decision]], rules: Rules, now: int, answers: list[Answer], error: StoreError) -> None:
+    def _unkept(self, decided: list[tuple[Plan, Decision]], rules: Rules, now: int, answers: list[Answer], error: Exception) -> None:
         """The batch could not be made durable: what a limit's `on_outage: deny` covers is given back and refused."""
         log.error("decisions could not be made durable: %s", error)
         for planned, decision in decided:
@@ -233,17 +255,17 @@ class Engine:
         if planned is not None:
             denial = Denial(Reason.CANCELLED, "The call was cancelled.")
             notes: list[tuple[str, bytes, int]] = []
-            self._refuse(planned, denial, self.rules, now, notes, self._ticks() - _received(planned))
+            self._refuse(planned, denial, self.rules, now, notes, self._ticks() - planned.arrival.received)
             self._note(notes, now)
         else:
             self._deferrals.cancel(call)
 
-    def undelivered(self, decision: Decision, now: int) -> None:
-        """Nobody received this allow: everything is given back, and its one event says `cancelled`."""
+    def undelivered(self, decision: Decision, now: int, *, fault: bool = False) -> None:
+        """Nobody received this allow: everything is given back, and its one event says `cancelled`; `internal` where it was our fault."""
         if decision.denial is not None or decision.memo is None:
             return
         facts = unpack(decision.memo)
-        facts.outcome, facts.reason = "error", Reason.CANCELLED.value
+        facts.outcome, facts.reason = "error", (Reason.INTERNAL if fault else Reason.CANCELLED).value
         facts.status = 503
         if self.counters.give_back(decision.id, pack_facts(facts), now):
             self._commit()
@@ -302,11 +324,6 @@ class Engine:
 def _given(planned: Plan, rules: Rules) -> tuple[str, bytes, int]:
     """The event of a call that settled as it was given (`usage_from: none`)."""
     return "decision", memo(planned, rules, None, planned.latency_us), 1
-
-
-def _received(planned: Plan) -> int:
-    request = planned.arrival.request
-    return request.received if isinstance(request, RequestContext) else 0
 
 
 def _store_down() -> Denial:

@@ -56,5 +56,5 @@ def _until(planned: Plan, ticks: int, wait_ms: int) -> int:
     request = planned.arrival.request
     if isinstance(request, RequestContext) and request.remaining is not None:
         spare = max(0.020, request.remaining / 10)
-        until = min(until, request.received + int((request.remaining - spare) * 1e9))
+        until = min(until, planned.arrival.received + int((request.remaining - spare) * 1e9))
     return until

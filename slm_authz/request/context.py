@@ -31,7 +31,6 @@ class RequestContext(msgspec.Struct):
     request_id:  the caller's or the gateway's word, informative, never a key
     traceparent: W3C trace context of the gateway's own span, from the RPC's metadata; else None
     remaining:   seconds until the RPC's deadline when it was received; None: no deadline
-    received:    time.perf_counter_ns() at reception, for `latency_ms`
     foreign:     names of client headers that claim to be ours (`x-slm-…`, `x_slm_…`); none of them is ever believed
     """
 
@@ -45,7 +44,6 @@ class RequestContext(msgspec.Struct):
     request_id: str = ""
     traceparent: str | None = None
     remaining: float | None = None
-    received: int = 0
     foreign: tuple[str, ...] = ()
 
 
@@ -55,10 +53,12 @@ class Arrival(msgspec.Struct, eq=False):
     call:      the transport's own id of the call; the answer goes back under it
     request:   the request, or the refusal that reading it already yielded
     cancelled: nobody waits for the answer any more
+    received:  time.perf_counter_ns() at reception, for `latency_ms`
     identity:  what a deferred identity method answered, when the call comes back from waiting for it; else None
     """
 
     call: int
     request: RequestContext | Denial
     cancelled: bool = False
+    received: int = 0
     identity: Any = None

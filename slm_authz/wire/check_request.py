@@ -19,11 +19,12 @@ _parse: Final = external_auth_pb2.CheckRequest.FromString
 _OUR_NAME: Final = re.compile(r"x[-_]slm[-_]", re.IGNORECASE)
 
 UNREADABLE: Final = Denial(Reason.MALFORMED_REQUEST, "The gateway sent a call that cannot be read.")
+TUNNEL: Final = Denial(Reason.PATH_NOT_ALLOWED, "Tunnels are not served here: CONNECT has no path.")
 INCOMPLETE: Final = Denial(Reason.MALFORMED_REQUEST, "The gateway sent a call without a method or a path.")
 
 
-def decode(payload: bytes, *, traceparent: str | None, remaining: float | None, received: int) -> RequestContext | Denial:
-    """Read one call. `traceparent` comes from the RPC's metadata, `remaining` (seconds) from its deadline, `received` from our clock."""
+def decode(payload: bytes, *, traceparent: str | None, remaining: float | None) -> RequestContext | Denial:
+    """Read one call. `traceparent` comes from the RPC's metadata, `remaining` (seconds) from its deadline."""
     try:
         attributes = _parse(payload).attributes
     except DecodeError:
@@ -31,7 +32,7 @@ def decode(payload: bytes, *, traceparent: str | None, remaining: float | None, 
     http = attributes.request.http
     method, target = http.method, http.path
     if not method or not target:
-        return INCOMPLETE
+        return TUNNEL if method == "CONNECT" else INCOMPLETE
     headers: Mapping[str, str] = http.headers
     repeated: frozenset[str] = frozenset()
     if http.HasField("header_map"):
@@ -44,10 +45,9 @@ def decode(payload: bytes, *, traceparent: str | None, remaining: float | None, 
         repeated,
         http.raw_body or http.body.encode(),
         attributes.source.address.socket_address.address,
-        http.id,
+        headers.get("x-request-id") or http.id,
         traceparent,
         remaining,
-        received,
         foreign_headers(headers),
     )
 

@@ -23,6 +23,7 @@ from slm_authz.wire.seam import Answers, Corridor, Incoming, Transport
 BATCH: Final = 64
 _IDLE_MS: Final = 200
 _WAITING_MS: Final = 5
+UNREAD: Final = Denial(Reason.INTERNAL, "The call could not be read because of a fault here; it was not let through. Retry.")
 TOO_LONG: Final = Denial(Reason.BODY_NOT_WHOLE, "The request is larger than this service inspects.")
 
 
@@ -94,8 +95,10 @@ class Pump:
         try:
             answers = self._corridor.check(arrivals, now) if arrivals else self._corridor.resume(now)
         except Exception as error:
+            # Some of it may hold its quota already: decided again, it would hold it twice.
             self._complain("a batch could not be decided", error)
-            self._one_by_one(arrivals)
+            for arrival in arrivals:
+                self._respond(arrival.call, LAST_RESORT)
         else:
             self.deliver(answers)
 
@@ -107,15 +110,14 @@ class Pump:
             if payload is None:
                 self._cancel(arrivals.get(call), call)
             elif len(payload) > self._max_message:
-                arrivals[call] = Arrival(call, TOO_LONG)
+                arrivals[call] = Arrival(call, TOO_LONG, received=received)
             else:
                 try:
-                    request = decode(payload, traceparent=event.traceparent, remaining=event.remaining, received=received)
+                    request = decode(payload, traceparent=event.traceparent, remaining=event.remaining)
                 except Exception as error:
                     self._complain("a call could not be read", error)
-                    self._respond(call, LAST_RESORT)
-                else:
-                    arrivals[call] = Arrival(call, request)
+                    request = UNREAD
+                arrivals[call] = Arrival(call, request, received=received)
         return list(arrivals.values())
 
     def _cancel(self, arrival: Arrival | None, call: int) -> None:
@@ -128,31 +130,20 @@ class Pump:
         except Exception as error:
             self._complain("a call could not be cancelled", error)
 
-    def _one_by_one(self, arrivals: list[Arrival]) -> None:
-        """One poisonous call must not take its neighbours with it. A lone call has had its try: another could hold its quota twice."""
-        for arrival in arrivals:
-            if len(arrivals) > 1:
-                try:
-                    answers = self._corridor.check([arrival], self._clock())
-                except Exception as error:
-                    self._complain("a call could not be decided", error)
-                else:
-                    self.deliver(answers)
-                    continue
-            self._respond(arrival.call, LAST_RESORT)
-
     # -- answers
 
     def deliver(self, answers: Answers) -> None:
-        """Send answers; what nobody receives is given back."""
-        for arrival, decision in answers:
-            try:
-                payload = encode(decision)
-            except Exception as error:
-                self._complain("an answer could not be written", error)
-                payload = LAST_RESORT
-            if not self._respond(arrival.call, payload) or payload is LAST_RESORT:
-                self._give_back(decision)
+        """Send answers; what nobody receives is given back. All are written before the first is sent: sending wakes the transport's thread."""
+        for decision, call, payload in [(decision, arrival.call, self._written(decision)) for arrival, decision in answers]:
+            if not self._respond(call, payload) or payload is LAST_RESORT:
+                self._give_back(decision, fault=payload is LAST_RESORT)
+
+    def _written(self, decision: Decision) -> bytes:
+        try:
+            return encode(decision)
+        except Exception as error:
+            self._complain("an answer could not be written", error)
+            return LAST_RESORT
 
     def _respond(self, call: int, payload: bytes) -> bool:
         try:
@@ -161,8 +152,8 @@ class Pump:
             self._complain("an answer could not be sent", error)
             return False
 
-    def _give_back(self, decision: Decision) -> None:
+    def _give_back(self, decision: Decision, *, fault: bool) -> None:
         try:
-            self._corridor.undelivered(decision, self._clock())
+            self._corridor.undelivered(decision, self._clock(), fault=fault)
         except Exception as error:
             self._complain("an undelivered answer could not be given back", error)

@@ -75,8 +75,8 @@ class Corridor(Protocol):
         """A call that may wait inside was cancelled."""
         ...
 
-    def undelivered(self, decision: Decision, now: int) -> None:
-        """Nobody received this answer."""
+    def undelivered(self, decision: Decision, now: int, *, fault: bool = False) -> None:
+        """Nobody received this answer; `fault`: because it could not be written."""
         ...
 
     def settle(self, entries: Sequence[Evidence], now: int) -> None:

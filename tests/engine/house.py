@@ -85,12 +85,11 @@ class House:
             headers,
             body=body,
             peer=more.pop("peer", "10.0.0.1"),
-            received=self.ticks,
             **more,
         )
 
     def ask(self, request: Any) -> Decision | None:
-        answers = self.engine.check([Arrival(next(self._calls), request)], self.now)
+        answers = self.engine.check([Arrival(next(self._calls), request, received=self.ticks)], self.now)
         return answers[-1][1] if answers else None
 
     def end(self, decision: Decision | None, tokens: tuple[int, int] | None = (1, 1), **more: Any) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from slm_authz.engine import conclude
 from slm_authz.errors import StoreError
 from slm_authz.identity.principal import Deferred, Principal
 from slm_authz.reason import Denial, Reason
@@ -146,6 +147,49 @@ def test_a_fault_in_one_call_refuses_that_call_alone(house: Any) -> None:
     assert [event.outcome for event in house.events()] == ["error"]
 
 
+def test_a_fault_after_the_admission_gives_back_and_leaves_the_neighbours(house: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    key = house.key("ok", tier="few")
+    seen: list[Any] = []
+
+    def allow(planned: Any, *more: Any) -> Any:
+        seen.append(planned)
+        if len(seen) == 2:
+            raise ValueError
+        return conclude.allowed(planned, *more)
+
+    monkeypatch.setattr("slm_authz.engine.corridor.allowed", allow)
+    answers = house.engine.check([Arrival(n, house.request(BODY, key=key)) for n in range(2)], house.now)
+    assert [decision.denial.reason if decision.denial else None for _, decision in answers] == [None, Reason.INTERNAL]
+    assert house.counters.outstanding == 1
+    assert [(event.outcome, event.reason, event.decision_id) for event in house.events()] == [("error", "internal", answers[1][1].id)]
+    assert allowed(house.ask(house.request(BODY, key=key)))
+
+
+def test_counters_that_fail_half_way_keep_nothing(house: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    key = house.key("ok", tier="few")
+    real = house.counters.admit
+
+    def admit(batch: Any, now: int) -> Any:
+        real(batch[:1], now)
+        raise ValueError
+
+    monkeypatch.setattr(house.counters, "admit", admit)
+    answers = house.engine.check([Arrival(n, house.request(BODY, key=key)) for n in range(3)], house.now)
+    assert [decision.denial.reason for _, decision in answers] == [Reason.INTERNAL] * 3
+    assert house.counters.outstanding == 0
+    assert [event.reason for event in house.events()] == ["internal"] * 3
+    monkeypatch.undo()
+    assert allowed(house.ask(house.request(BODY, key=key)))
+    assert allowed(house.ask(house.request(BODY, key=key)))
+
+
+def test_a_refusal_before_anything_could_be_read_lasts_as_long_as_it_did(house: Any) -> None:
+    house.ticks = 10**15
+    house.engine.check([Arrival(1, Denial(Reason.MALFORMED_REQUEST, "no"), received=10**15 - 2_000_000)], house.now)
+    assert house.events()[0].latency_ms == 2.0
+    assert house.metrics.seconds == 0.002
+
+
 def test_not_ready_yet(house: Any) -> None:
     house.engine.started = False
     decision = house.ask(house.request(BODY, key=house.key("early")))
@@ -273,15 +317,14 @@ def test_a_fault_while_waiting_calls_are_tried_leaves_them_waiting(house: Any, m
     first = house.ask(house.request(BODY, key=key))
     assert house.ask(house.request(BODY, key=key)) is None
     house.end(first)
-    admit = house.counters.admit
 
-    def fail(*_: Any) -> Any:
+    def fail(*_: Any, **__: Any) -> Any:
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr(house.counters, "admit", fail)
+    monkeypatch.setattr(house.engine, "_decide", fail)
     with pytest.raises(RuntimeError):
         house.engine.resume(house.now)
-    monkeypatch.setattr(house.counters, "admit", admit)
+    monkeypatch.undo()
     ((_, second),) = house.engine.resume(house.now)
     assert allowed(second)
 
@@ -309,7 +352,7 @@ def unmetered(tmp_path: Path) -> Iterator[Any]:
 def test_without_an_access_log_a_call_settles_as_it_is_given(unmetered: Any) -> None:
     request = unmetered.request(BODY, key=unmetered.key("acme"))
     unmetered.ticks += 7_000_000
-    decision = unmetered.ask(request)
+    ((_, decision),) = unmetered.engine.check([Arrival(1, request)], unmetered.now)
     assert allowed(decision)
     assert decision.hold == ""
     assert unmetered.counters.outstanding == 0

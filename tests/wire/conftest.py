@@ -31,6 +31,7 @@ class FakeCorridor:
         self.batches: list[int] = []
         self.cancelled: list[int] = []
         self.undelivered_ids: list[str] = []
+        self.faults: list[str] = []
         self.settled: list[str] = []
         self.counted: list[tuple[int, str, str]] = []
 
@@ -72,8 +73,8 @@ class FakeCorridor:
         if self.parked.pop(call, None) is not None:
             self.cancelled.append(call)
 
-    def undelivered(self, decision: Decision, now: int) -> None:
-        self.undelivered_ids.append(decision.id)
+    def undelivered(self, decision: Decision, now: int, *, fault: bool = False) -> None:
+        (self.faults if fault else self.undelivered_ids).append(decision.id)
 
     def settle(self, entries: Sequence[Evidence], now: int) -> None:
         self.settled.extend(entry.hold for entry in entries)

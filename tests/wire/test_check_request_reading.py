@@ -31,7 +31,7 @@ def request(**http: Any) -> Any:
 
 
 def read(message: Any) -> RequestContext:
-    found = decode(message.SerializeToString(), traceparent="00-t", remaining=0.5, received=7)
+    found = decode(message.SerializeToString(), traceparent="00-t", remaining=0.5)
     assert isinstance(found, RequestContext)
     return found
 
@@ -40,7 +40,8 @@ def test_every_field() -> None:
     context = read(request(headers={"content-type": "application/json"}, raw_body=b"\xff{"))
     assert (context.method, context.target, context.host) == ("POST", "/v1/chat/completions?a=%2F", "h")
     assert (context.body, context.peer, context.request_id) == (b"\xff{", "192.0.2.7", "r")
-    assert (context.traceparent, context.remaining, context.received) == ("00-t", 0.5, 7)
+    assert read(request(headers={"x-request-id": "theirs"})).request_id == "theirs"
+    assert (context.traceparent, context.remaining) == ("00-t", 0.5)
     assert context.headers.get("content-type") == "application/json"
     assert context.headers.get("absent") is None
     assert (context.repeated, context.foreign) == (frozenset(), ())
@@ -88,13 +89,19 @@ def test_headers_that_only_resemble_ours(name: str) -> None:
 
 @pytest.mark.parametrize("missing", [{"method": ""}, {"path": ""}, {"method": "", "path": ""}])
 def test_without_method_or_path_it_is_malformed(missing: dict[str, str]) -> None:
-    found = decode(request(**missing).SerializeToString(), traceparent=None, remaining=None, received=0)
+    found = decode(request(**missing).SerializeToString(), traceparent=None, remaining=None)
     assert isinstance(found, Denial)
     assert found.reason is Reason.MALFORMED_REQUEST
 
 
+def test_a_tunnel_without_a_path_is_no_path_of_ours() -> None:
+    found = decode(request(method="CONNECT", path="").SerializeToString(), traceparent=None, remaining=None)
+    assert isinstance(found, Denial)
+    assert found.reason is Reason.PATH_NOT_ALLOWED
+
+
 def test_an_empty_call_is_malformed() -> None:
-    found = decode(b"", traceparent=None, remaining=None, received=0)
+    found = decode(b"", traceparent=None, remaining=None)
     assert isinstance(found, Denial)
 
 
@@ -110,7 +117,7 @@ whole = request(headers={"a": "b"}, raw_body=b"{}").SerializeToString()
     )
 )
 def test_no_bytes_raise(payload: bytes) -> None:
-    found = decode(payload, traceparent=None, remaining=None, received=0)
+    found = decode(payload, traceparent=None, remaining=None)
     assert isinstance(found, (RequestContext, Denial))
     if isinstance(found, Denial):
         assert found.reason is Reason.MALFORMED_REQUEST

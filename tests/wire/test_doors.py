@@ -156,7 +156,7 @@ def test_our_failure_is_a_refusal(house: House, caplog: pytest.LogCaptureFixture
     for path in ("/boom", "/boom", "/unwritable"):
         assert house.check(call_of(path), timeout=10) == LAST_RESORT
     assert house.ask("/a").status.code == 0
-    assert house.corridor.undelivered_ids == ["unwritable"], "what was held for an answer that could not be written is given back"
+    assert house.corridor.faults == ["unwritable"], "what was held for an answer that could not be written is given back"
     assert SECRET not in caplog.text
     assert caplog.text.count("could not be decided: RuntimeError") == 1, "once a minute and kind"
 

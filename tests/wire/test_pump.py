@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from envoy.service.auth.v3 import external_auth_pb2
 
+from slm_authz.reason import Reason
 from slm_authz.wire.check_request import decode
 from slm_authz.wire.check_response import LAST_RESORT
 from slm_authz.wire.complaints import EVERY_NS, Complaints
@@ -51,17 +52,22 @@ def pump(corridor: Any) -> tuple[Pump, FakeTransport, Any]:
     return made, transport, corridor
 
 
-def test_a_poisonous_call_does_not_take_its_neighbours(pump: tuple[Pump, FakeTransport, Any]) -> None:
-    loop, transport, _ = pump
-    loop.step([Incoming(1, call_of("/a")), Incoming(2, call_of("/boom")), Incoming(3, call_of("/b"))])
-    assert transport.answers[2] == LAST_RESORT
-    assert all(external_auth_pb2.CheckResponse.FromString(transport.answers[n]).status.code == 0 for n in (1, 3))
-
-
-def test_a_lone_call_that_fails_is_not_tried_again(pump: tuple[Pump, FakeTransport, Any]) -> None:
+def test_a_batch_that_fails_is_answered_and_not_decided_twice(pump: tuple[Pump, FakeTransport, Any]) -> None:
     loop, transport, corridor = pump
-    loop.step([Incoming(1, call_of("/boom"))])
-    assert (transport.answers, corridor.batches) == ({1: LAST_RESORT}, [1])
+    loop.step([Incoming(1, call_of("/a")), Incoming(2, call_of("/boom")), Incoming(3, call_of("/b"))])
+    assert (transport.answers, corridor.batches) == ({1: LAST_RESORT, 2: LAST_RESORT, 3: LAST_RESORT}, [3])
+
+
+def test_an_answer_that_cannot_be_written_is_a_fault_of_ours(
+    pump: tuple[Pump, FakeTransport, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def choke(decision: Any) -> bytes:
+        raise ValueError
+
+    monkeypatch.setattr("slm_authz.wire.pump.encode", choke)
+    loop, transport, corridor = pump
+    loop.step([Incoming(1, call_of("/a"))])
+    assert (transport.answers, corridor.faults, corridor.undelivered_ids) == ({1: LAST_RESORT}, ["a"], [])
 
 
 def test_a_reader_that_fails_does_not_lose_the_batch(pump: tuple[Pump, FakeTransport, Any], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -71,9 +77,9 @@ def test_a_reader_that_fails_does_not_lose_the_batch(pump: tuple[Pump, FakeTrans
         return decode(payload, **more)
 
     monkeypatch.setattr("slm_authz.wire.pump.decode", choke)
-    loop, transport, _ = pump
+    loop, transport, corridor = pump
     loop.step([Incoming(1, b"poison"), Incoming(2, call_of("/a"))])
-    assert transport.answers[1] == LAST_RESORT
+    assert [getattr(arrival.request, "reason", None) for arrival in corridor.arrivals] == [Reason.INTERNAL, None]
     assert external_auth_pb2.CheckResponse.FromString(transport.answers[2]).status.code == 0
 
 
