@@ -10,7 +10,9 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 from threading import Event
-from typing import Any, Literal
+from typing import Any, Final, Literal
+
+import msgspec
 
 from slm_authz import __version__
 from slm_authz.admin import api, health
@@ -46,7 +48,9 @@ from slm_authz.store.secret_file import load_or_make
 from slm_authz.wire.server import Server
 
 log = logging.getLogger(__name__)
-FLUSH_S = 0.3
+_FIXED: Final = ("listen", "store", "audit", "telemetry")
+"""Sections of the file that a reload cannot change."""
+FLUSH_S: Final = 0.3
 """One flush interval of Envoy's access log, and a little: the last entries come after the last calls."""
 
 
@@ -61,12 +65,20 @@ class Service:
     def __init__(self, path: Path, env: Mapping[str, str], *, transport: Literal["auto", "native", "grpcio"] = "auto") -> None:
         self._env = env
         self._loaded = load_all(path, env)
-        settings = self._loaded.settings
-        base = database(settings)
+        base = database(self._loaded.settings)
         self._lock = StoreLock(base.with_suffix(".lock"))
+        try:
+            self._build(base, transport)
+        except BaseException:
+            self._lock.release()
+            raise
+
+    def _build(self, base: Path, transport: Literal["auto", "native", "grpcio"]) -> None:
+        """All rooms, joined; nothing serves yet."""
+        env, settings = self._env, self._loaded.settings
         self.store, pepper = open_keys(settings, env)
         self._viewer = SqliteKeyStore(base)
-        self.directory = KeyDirectory(self.store, pepper)
+        self.directory = KeyDirectory(self.store, pepper, settings.store.key_max_stale)
         self.signer = Signer(pepper.derive(b"hold"))
         journal = SqliteJournal(base.with_suffix(".journal.db"), base.with_suffix(".counters.db"))
         self.counters = MemoryCounters(self.signer, Calendar(settings.time_zone), settings.metering.lease, journal)
@@ -108,8 +120,9 @@ class Service:
                 _site("health", settings.listen.health, health.create_app(self.readiness, self.metrics.render, metrics.CONTENT_TYPE)),
             ]
         )
-        self._watch = Watch((path, *self._loaded.files))
+        self._watch = Watch((self._loaded.path, *self._loaded.files))
         self._reload_error: str | None = None
+        self._restart_due: str | None = None
         self._reload_due = Event()
         self._stopping = Event()
         self.housekeeper = Housekeeper(self, now_ms)
@@ -175,10 +188,14 @@ class Service:
     # -- configuration
 
     def reload(self) -> bool:
-        """Read the file again. A bad one leaves the old one serving, and says so in log, metric and readiness."""
+        """Read the file again. A bad one leaves the old one serving, and says so in log, metric and readiness.
+
+        Sections that are fixed at the start stay as they were, whole, until the restart that their change waits for.
+        """
         try:
             loaded = load_all(self._loaded.path, self._env)
-            fixed = _fixed_at_start(self._loaded.settings, loaded.settings)
+            changed = [name for name in _FIXED if getattr(loaded.settings, name) != getattr(self._loaded.settings, name)]
+            loaded = msgspec.structs.replace(loaded, settings=_kept(loaded.settings, self._loaded.settings))
             rules = build_rules(loaded, self.directory)
         except SlmAuthzError as error:
             problems = error.problems if isinstance(error, ConfigError) else ()
@@ -187,8 +204,9 @@ class Service:
             self.metrics.reload_failures_total += 1
             log.error("%s", self._reload_error)
             return False
-        for name in fixed:
-            log.warning("%s changed; that takes a restart", name)
+        self._restart_due = f"changes of {', '.join(changed)} take a restart: what was there at the start is in force" if changed else None
+        if self._restart_due is not None:
+            log.warning("%s", self._restart_due)
         self.counters.calendar = Calendar(loaded.settings.time_zone)
         self.counters.set_lease(loaded.settings.metering.lease, now_ms())
         self.engine.rules = rules
@@ -210,7 +228,8 @@ class Service:
 
     def warnings(self) -> list[str]:
         """What the operator should know."""
-        return [text for text in (self._reload_error, self.housekeeper.unwired, self._audit_trouble()) if text is not None]
+        all_of_them = (self._reload_error, self._restart_due, self.housekeeper.unwired, self._audit_trouble())
+        return [text for text in all_of_them if text is not None]
 
     def _audit_trouble(self) -> str | None:
         return None if self.recorder.available else "an audit sink does not take events; they wait in the store"
@@ -221,7 +240,7 @@ class Service:
         return {
             "ready": self.engine.ready and not self._stopping.is_set(),
             "version": __version__,
-            "config": {"digest": self._loaded.digest, "error": self._reload_error},
+            "config": {"digest": self._loaded.digest, "error": self._reload_error, "restart": self._restart_due},
             "store": "ok" if store else "down",
             "audit": self._audit_trouble() or "ok",
             "access_log": self.housekeeper.unwired or "ok",
@@ -262,6 +281,6 @@ def _made_token(base: Path) -> str:
     return load_or_make(base.with_name(FILE_NAME), lambda: os.urandom(32).hex().encode()).decode()
 
 
-def _fixed_at_start(old: Settings, new: Settings) -> list[str]:
-    """Sections that a reload cannot change."""
-    return [name for name in ("listen", "store", "audit", "telemetry") if getattr(old, name) != getattr(new, name)]
+def _kept(new: Settings, old: Settings) -> Settings:
+    """The new configuration with the sections that a reload cannot change."""
+    return new.model_copy(update={name: getattr(old, name) for name in _FIXED})

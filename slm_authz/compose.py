@@ -12,6 +12,7 @@ from slm_authz.identity.directory import KeyDirectory
 from slm_authz.identity.lifecycle import check_pepper
 from slm_authz.identity.principal import IdentityMethod, Principal
 from slm_authz.identity.resolver import Resolver
+from slm_authz.llm.dialects import ROUTES
 from slm_authz.plugins import make
 from slm_authz.policy.compiler import compile_policies, problems
 from slm_authz.policy.paths import PathTable
@@ -26,7 +27,14 @@ from slm_authz.store.secret_file import load_or_make
 
 def load_all(path: Path | str, env: Mapping[str, str]) -> Loaded:
     """`load`, and what only a compiler can tell of the policies. ConfigError carries all of it, in file order."""
-    return load(path, env, checks=(_policies,))
+    return load(path, env, checks=(_paths, _policies))
+
+
+def _paths(settings: Settings) -> Iterator[tuple[str, str, str]]:
+    for index, rule in enumerate(settings.paths):
+        if any((method, rule.prefix) in ROUTES for method in rule.methods):
+            message = f"{rule.prefix} is one of the API's own paths: it always asks for an identity and is metered, whatever stands here"
+            yield f"paths.{index}", message, f"Remove the rule; what lies below that path is {rule.prefix}/."
 
 
 def _policies(settings: Settings) -> Iterator[tuple[str, str, str]]:
@@ -64,12 +72,14 @@ def build_rules(loaded: Loaded, directory: KeyDirectory) -> Rules:
         elif entry.anonymous is None:
             options = (entry.model_extra or {}).get(entry.kind) or {}
             plugins.append((entry.kind, make(IDENTITY_GROUP, entry.kind, options, IdentityMethod)))
+    asked = bool(places or plugins)
     if not places:  # plugins look where API keys would stand, and what stands there never reaches the upstream
         places.extend(Place(p.header, p.scheme) for p in DEFAULT_PLACES)
+    finder = Finder(places) if asked else None  # else all are anonymous: SDKs send some key all the same, and nobody looks at it
     address = settings.client_address
     return Rules(
         digest=loaded.digest,
-        resolver=Resolver(Finder(places), keys, plugins, caller_of(settings), frozenset(settings.tiers)),
+        resolver=Resolver(finder, keys, plugins, caller_of(settings), frozenset(settings.tiers)),
         table=Table.build(settings),
         paths=PathTable(settings.paths),
         policies=compile_policies(settings.policies),

@@ -99,6 +99,25 @@ def test_reload_is_atomic_and_forgets_nothing(service: Service) -> None:
     assert check(service, key).denied_response.status.code == 429
 
 
+def test_a_reload_takes_a_section_whole_or_not_at_all(service: Service) -> None:
+    key = make_key(service)
+    file = service._loaded.path
+    changed = CONFIG.replace("drain: 0s}", "drain: 0s, max_body: 1KiB}\naudit: {sinks: [{file: ./elsewhere}], on_failure: drop}") % 3
+    file.write_text(changed)
+    assert service.reload()
+    rules, settings = service.engine.rules, service._loaded.settings
+    assert (rules.max_body, settings.listen.max_body, rules.deny_without_audit) == (4 << 20, 4 << 20, True)
+    assert [check(service, key).status.code for _ in range(3)] == [0, 0, 0]
+    restart = json.loads(get(service, "/readyz")[1])["config"]["restart"]
+    assert restart == "changes of listen, audit take a restart: what was there at the start is in force"
+    assert restart in service.warnings()
+    assert service.reload()
+    assert json.loads(get(service, "/readyz")[1])["config"]["restart"] == restart
+    file.write_text(CONFIG % 3)
+    assert service.reload()
+    assert json.loads(get(service, "/readyz")[1])["config"]["restart"] is None
+
+
 def test_health_names_nobody(service: Service) -> None:
     key = make_key(service, name="acme-secret-name")
     check(service, key)
@@ -121,6 +140,16 @@ def test_usage_shows_every_limit(service: Service) -> None:
 def test_a_second_service_on_the_same_store_is_refused(service: Service) -> None:
     with pytest.raises(PortTaken):
         Service(service._loaded.path, {})
+
+
+def test_a_service_that_cannot_be_built_leaves_the_store_to_the_next(tmp_path: Path) -> None:
+    config = tmp_path / "slm-authz.yaml"
+    config.write_text(CONFIG % 2 + "store: {key_max_stale: 3s}\n")
+    with pytest.raises(ConfigError):
+        Service(config, {"SLM_AUTHZ_PEPPER": "too short"})
+    one = Service(config, {})
+    assert one.directory._max_stale == 3000
+    one.stop()
 
 
 def test_a_wrong_pepper_is_an_error_at_the_start(tmp_path: Path) -> None:

@@ -82,4 +82,4 @@ class AuditEvent(msgspec.Struct, frozen=True):
     usage_source: str
     cost: str | None
     currency: str | None
-    config: str
+    config: str | None

@@ -86,7 +86,7 @@ def finish(outcome: Outcome) -> tuple[AuditEvent, CallFacts]:
         usage_source=outcome.source,
         cost=_cost(outcome, refused=refused),
         currency=facts.currency or None,
-        config=facts.config,
+        config=facts.config or None,
     )
     return event, facts
 

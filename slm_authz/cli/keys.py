@@ -140,8 +140,12 @@ def _shown(args: argparse.Namespace, records: Sequence[Any], now: int, *, many: 
     return 0
 
 
-def _list(args: argparse.Namespace, life: Any, _: Any, now: int) -> int:
+def _list(args: argparse.Namespace, life: Any, settings: Any, now: int) -> int:
+    from slm_authz.cli import key_options as options
+
     records = life.every(client=args.client, tenant=args.tenant, tier=args.tier)
+    if args.tier is not None and not records:  # keys may name a tier that the file has no more
+        options.tier(settings, args.tier)
     return _shown(args, [record for record in records if args.state in (None, record.state(now))], now, many=True)
 
 

@@ -32,16 +32,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """0, or 3 where the service does not answer."""
+    """0; 1: there is no such model or key; 3: the service does not answer."""
     import os
     import sys
     import time
 
     from slm_authz.cli.output import json_line, paint, table
+    from slm_authz.errors import NotFound
     from slm_authz.settings.load import load
 
     settings = load(config_path(args), os.environ).settings
+    if args.model is not None and args.model not in settings.models:
+        raise NotFound(f"There is no model {args.model!r}.", f"Configured models: {', '.join(settings.models)}.")
     data, warnings = _everything(settings, os.environ, {name: value for name in _FILTERS if (value := getattr(args, name)) is not None})
+    if args.key is not None and not data:
+        raise NotFound(f"There is no key with the id {args.key!r} that could be used.", "`slm-authz keys list` shows all ids.")
     if args.output == "json":
         json_line({"data": data, "next_cursor": None, "warnings": warnings})
         return 0

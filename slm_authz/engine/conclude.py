@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import Final
 
 from slm_authz.decision import Decision
 from slm_authz.engine.plan import Plan
@@ -47,10 +48,14 @@ def opinions(result: Grant | Refusal) -> tuple[tuple[str, int, str], ...]:
     return _opinions(requests.limit if requests is not None else None, tokens.limit if tokens is not None else None)
 
 
+_UNITS: Final = frozenset({"second", "minute", "hour", "day", "month"})
+"""Periods that Envoy's RateLimitUnit knows (envoy/type/v3/ratelimit_unit.proto); of others it gets no opinion."""
+
+
 @lru_cache(maxsize=4096)
 def _opinions(requests: Limit | None, tokens: Limit | None) -> tuple[tuple[str, int, str], ...]:
     limits = (("request_limit", requests), ("token_limit", tokens))
-    return tuple((name, limit.size, limit.period.upper()) for name, limit in limits if limit is not None)
+    return tuple((name, limit.size, limit.period.upper()) for name, limit in limits if limit is not None and limit.period in _UNITS)
 
 
 def refused(planned: Plan, denial: Denial) -> Decision:

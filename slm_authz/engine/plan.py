@@ -11,6 +11,7 @@ from collections.abc import Set as AbstractSet
 import msgspec
 
 from slm_authz.audit.event import CallFacts, pack
+from slm_authz.audit.finish import trace_parent
 from slm_authz.engine.rules import Rules
 from slm_authz.identity.address_list import allowed
 from slm_authz.identity.principal import Deferred, Principal
@@ -242,7 +243,9 @@ def memo(planned: Plan, rules: Rules, denial: Denial | None, latency_us: int) ->
     method, request_id, traceparent = "", "", None
     if not isinstance(request, Denial):
         method, request_id = request.method, request.request_id
-        traceparent = request.traceparent or request.headers.get("traceparent")
+        traceparent = request.traceparent
+        if traceparent is None or trace_parent(traceparent) is None:
+            traceparent = request.headers.get("traceparent")
     return pack(
         CallFacts(
             1,

@@ -23,17 +23,21 @@ from slm_authz.request.credential import MANY, Finder, Found
 log = logging.getLogger(__name__)
 
 NO_CREDENTIAL: Final = Denial(Reason.NO_CREDENTIAL, "No API key was sent. Send one as `Authorization: Bearer <key>`.")
+_UNJUDGED: Final = Found((), ("authorization", "x-api-key", "api-key"))
 _FAILED: Final = Denial(Reason.INTERNAL, "The caller could not be identified because of a fault here; retry.")
 
 Answer = Principal | Denial | Deferred
 
 
 class Resolver:
-    """The identity methods of one configuration. `tiers`: those that exist, where a plugin's word is to be checked."""
+    """The identity methods of one configuration. `tiers`: those that exist, where a plugin's word is to be checked.
+
+    finder: None: no method looks at a credential, so none is judged; what stands where one usually does is removed all the same
+    """
 
     def __init__(
         self,
-        finder: Finder,
+        finder: Finder | None,
         keys: KeyDirectory | None,
         plugins: Sequence[tuple[str, IdentityMethod]] = (),
         anonymous: Principal | None = None,
@@ -47,7 +51,7 @@ class Resolver:
 
     def find(self, request: RequestContext, query: str) -> Found | Denial:
         """Credentials in the configured places; none of the places that are filled may reach the upstream."""
-        return self._finder.find(request, query)
+        return self._finder.find(request, query) if self._finder is not None else _UNJUDGED
 
     def resolve(self, found: Found, request: RequestContext, now: int) -> Answer:
         """Verify the caller by what was found. `now` is Unix milliseconds."""
@@ -65,7 +69,7 @@ class Resolver:
             answer = self._ask(name, plugin, request, now)
             if answer is not None:
                 return answer
-        if found.headers or found.query:
+        if self._finder is not None and (found.headers or found.query):
             return MALFORMED
         return self._anonymous or NO_CREDENTIAL
 

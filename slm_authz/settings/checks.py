@@ -112,12 +112,12 @@ def _store(settings: Settings) -> Iterator[Finding]:
         yield error(
             "store.url", "the embedded store needs a file: keys and counters outlive the process", "Use sqlite:///./var/slm-authz.db."
         )
-    for name in ("key_max_age", "key_max_stale"):
-        if name in settings.store.model_fields_set:
-            message = f"{name} has no effect with the embedded store: a change of a key is in force at once"
-            yield warning(f"store.{name}", message, f"Remove {name}.", "store.url")
+    if "key_max_age" in settings.store.model_fields_set:
+        message = "key_max_age has no effect with the embedded store: a change of a key is in force at once"
+        yield warning("store.key_max_age", message, "Remove key_max_age.", "store.url")
     if settings.workers > 1:
-        yield error("workers", "more than one worker needs a shared store", "Use workers: 1 with the embedded store.", "store.url")
+        message = "more than one worker is not built in this release: it needs a shared store"
+        yield error("workers", message, "Use workers: 1 with the embedded store.", "store.url")
     address = settings.client_address
     if address.source == "xff" and address.trusted_hops is None:
         fix = "Say how many proxies of yours stand before this gateway, such as trusted_hops: 1."
@@ -131,7 +131,7 @@ def _store(settings: Settings) -> Iterator[Finding]:
 def _audit(settings: Settings, installed: frozenset[str]) -> Iterator[Finding]:
     if not settings.audit.sinks:
         if settings.audit.on_failure == "deny":
-            yield error("audit.sinks", "on_failure: deny needs an audit sink", "Add {file: ./var/audit}.")
+            yield error("audit.sinks", "on_failure: deny needs an audit sink", "Add {file: ./var/audit}, or on_failure: drop.")
         else:
             yield warning("audit.sinks", "no audit sink is configured: nothing is recorded", "Add {file: ./var/audit}.")
     seen: set[str] = set()

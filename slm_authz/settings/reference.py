@@ -51,7 +51,7 @@ line and remedy, `config show` prints what is in force, `config schema` prints a
 - Durations are written like `30d`, `12h`, `1h30m`, `90s`, `250ms` (a plain integer is seconds), sizes like `4MiB` (a plain integer is
   bytes), money as decimal strings like `"0.05"` with at most nine decimals.
 - What the schema names but this release does not build is refused by name: the identity methods `jwt`, `introspection` and `mtls`, stores
-  other than the embedded one, `store.keys_url`, `rate_limit_service`, `usage_from: ext_proc`, `bound: tokenizer`, `cap_absent: inject`,
+  other than the embedded one, `store.keys_url`, more than one of `workers`, `rate_limit_service`, `usage_from: ext_proc`, `bound: tokenizer`, `cap_absent: inject`,
   a tier's `weight`, `listen.tls`, `listen.grpc_token`, and gRPC and admin addresses beyond loopback and Unix sockets.
 """
 

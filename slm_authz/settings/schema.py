@@ -126,8 +126,8 @@ class Audit(Node):
 
     sinks: tuple[Sink, ...] = (FileSink(file=Path("./var/audit")),)
     """`{file: DIRECTORY, …}`, `{otlp: {}}`, or an installed plugin's name and mapping."""
-    on_failure: Literal["drop", "deny"] = "drop"
-    """What happens to a call whose event cannot be recorded: `drop` the event and count it, or `deny` the call."""
+    on_failure: Literal["drop", "deny"] = "deny"
+    """What happens to a call while events cannot be recorded: `deny` it, or let it pass and `drop` the event, which is counted."""
 
 
 class Telemetry(Node):

@@ -64,7 +64,7 @@ class Store(Node):
     key_max_age: Duration = 5_000
     """How old a replica's copy of the keys of a shared store may be."""
     key_max_stale: Duration = 600_000
-    """How long known keys serve while a shared store is down."""
+    """How long known keys serve while the store cannot be read."""
 
 
 class Place(Node):

@@ -55,6 +55,7 @@ def test_a_summary_has_no_id_and_no_latency(made: Any) -> None:
     event, _ = finish(made.outcome(1, facts, event="summary", count=41, status=None, source="none"))
     assert (event.decision_id, event.request_id, event.path, event.latency_ms) == (None, None, None, None)
     assert (event.count, event.source, event.status) == (41, "192.0.2.0/24", 401)
+    assert finish(made.outcome(1, made.facts(1, config=""), event="summary"))[0].config is None
 
 
 def test_a_query_string_never_gets_through(made: Any) -> None:

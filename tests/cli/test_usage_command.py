@@ -109,6 +109,16 @@ def test_filters_are_passed_on(desk: Desk, run: Any) -> None:
     assert desk.asked == [UsageQuery("a&b=c", "t", "k", "m")]
 
 
+def test_a_model_or_key_that_is_not_there_is_a_no(desk: Desk, run: Any) -> None:
+    desk.serve()
+    code, out, err = run("--model", "nope")
+    assert (code, out) == (1, "")
+    assert "There is no model 'nope'. Configured models: m." in err
+    desk.rows.clear()
+    assert run("--key", "0123456789AB")[0] == 1
+    assert run()[0] == 0
+
+
 def test_warnings_are_shown(desk: Desk, run: Any) -> None:
     desk.serve()
     desk.warnings = ["the access log is not wired"]

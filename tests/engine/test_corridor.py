@@ -286,6 +286,31 @@ def test_headers_of_the_tightest_limit(house: Any) -> None:
         assert word in refused.denial.message
 
 
+def test_envoy_gets_no_opinion_in_a_unit_that_it_does_not_know(tmp_path: Path) -> None:
+    one = _house(tmp_path, CONFIG.replace("{requests: 2, per: minute}", "{requests: 2, per: week}, {tokens: 500, per: day}"))
+    decision = one.ask(one.request(BODY, key=one.key("weekly", tier="few")))
+    assert decision.limits == (("token_limit", 500, "DAY"),)
+    one.close()
+
+
+def test_a_trace_that_is_none_hides_no_other(house: Any) -> None:
+    theirs = f"00-{'ab' * 16}-{'cd' * 8}-01"
+    for ours in (None, "00-nothing", f"00-{'0' * 32}-{'cd' * 8}-01"):
+        house.ask(house.request(BODY, traceparent=ours, headers={"traceparent": theirs}))
+    house.ask(house.request(BODY, traceparent=f"00-{'ef' * 16}-{'cd' * 8}-01", headers={"traceparent": theirs}))
+    assert [event.trace_id for event in house.events()] == ["ab" * 16] * 3 + ["ef" * 16]
+
+
+def test_where_all_are_anonymous_nobody_looks_at_a_key(tmp_path: Path) -> None:
+    config = CONFIG[: CONFIG.index("tiers:")] + "tiers: {few: {models: [m], limits: [{requests: 2, per: minute}]}}\n"
+    one = _house(tmp_path, config.replace("[{api_key: {}}]", "[{anonymous: {tier: few}}]"))
+    decision = one.ask(one.request(BODY, headers={"authorization": "Bearer sk-none, or two", "x-api-key": "other"}))
+    assert allowed(decision)
+    assert decision.principal.client == "anonymous"
+    assert {"authorization", "x-api-key", "api-key"} <= set(decision.strip_headers)
+    one.close()
+
+
 # -- a deferred identity
 
 

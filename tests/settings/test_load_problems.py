@@ -247,7 +247,7 @@ ONE = [
     (GOOD + "audit: {sinks: [{file: ./a}, {file: ./a}]}", "audit.sinks.1", "twice"),
     (GOOD + "audit: {sinks: [{file: ./a, rotate: 1MiB, max: 1KiB}]}", "audit.sinks.0.max", "smaller than rotate"),
     (GOOD + "audit: {sinks: [{file: ./a, keep: 1s}]}", "audit.sinks.0.keep", "at least 1m"),
-    (GOOD + "audit: {sinks: [], on_failure: deny}", "audit.sinks", "needs an audit sink"),
+    (GOOD + "audit: {sinks: []}", "audit.sinks", "needs an audit sink"),
     (GOOD + "audit: {on_failure: allow}", "audit.on_failure", "must be drop or deny"),
 ]  # fmt: skip
 
@@ -280,7 +280,7 @@ WARNINGS = [
     (limits("[{cost: '1', per: day}]", models="{m: {price: free}, n: {}}"), "tiers.free.limits.0", "is free"),
     (replaced(tiers="{free: {models: [m]}}"), "models.n", "no tier admits the model `n`"),
     (GOOD + "store: {key_max_age: 5s}", "store.key_max_age", "no effect"),
-    (GOOD + "audit: {sinks: []}", "audit.sinks", "nothing is recorded"),
+    (GOOD + "audit: {sinks: [], on_failure: drop}", "audit.sinks", "nothing is recorded"),
     (GOOD + "metering: {settle_wait: 1m}", "metering.settle_wait", "waits"),
     (GOOD + "paths: [{prefix: /, methods: [GET], model: none}]", "paths.0", "every path"),
 ]  # fmt: skip
