@@ -133,7 +133,8 @@ class Service:
             if isinstance(sink, FileSinkSettings):
                 sinks.append(FileSink(sink.file, rotate=sink.rotate, keep=sink.keep, max_total=sink.max, clock=now_ms))
             elif isinstance(sink, OtlpSink):
-                self._spans = _span_export(settings, self._env)
+                self._spans, exporter = _span_export(settings, self._env)
+                self.metrics.spans_lost = lambda: exporter.lost
             else:
                 sinks.append(make(SINK_GROUP, sink.kind, sink.options, AuditSink))
         return Recorder(
@@ -264,7 +265,7 @@ def _site(name: str, text: str, app: Any) -> Site:
     return Site(name, app, address.host, address.port, address.path)
 
 
-def _span_export(settings: Settings, env: Mapping[str, str]) -> Any:
+def _span_export(settings: Settings, env: Mapping[str, str]) -> tuple[Any, Any]:
     from slm_authz.audit.otel import SpanExport, destination
     from slm_authz.audit.otlp import OtlpExporter
     from slm_authz.wire.otlp_channel import OtlpChannel
@@ -273,7 +274,8 @@ def _span_export(settings: Settings, env: Mapping[str, str]) -> Any:
     channel = OtlpChannel(
         place.endpoint, secure=place.secure, certificate=place.certificate, headers=place.headers, timeout_s=place.timeout_s
     )
-    return SpanExport(settings.telemetry.sample_ratio, __version__, OtlpExporter(channel.send, channel.close))
+    exporter = OtlpExporter(channel.send, channel.close)
+    return SpanExport(settings.telemetry.sample_ratio, __version__, exporter), exporter
 
 
 def _made_token(base: Path) -> str:

@@ -84,6 +84,7 @@ def _totals(metrics: Metrics) -> Iterable[Metric]:
     for name, text, value in (
         ("access_log_unmatched", "Log entries without a hold that is still open", metrics.unmatched_total),
         ("audit_dropped", "Audit events that were dropped", metrics.dropped_total),
+        ("spans_lost", "Spans that no collector took", metrics.spans_lost()),
         ("config_reload_failures", "Configurations that were refused", metrics.reload_failures_total),
         ("deadline_exceeded", "Calls whose deadline left no time", late),
     ):

@@ -41,6 +41,7 @@ class Metrics:
         """Calls that the gateway ended without asking, by its response code detail."""
         self.dropped_total = 0
         self.reload_failures_total = 0
+        self.spans_lost: Callable[[], int] = lambda: 0
         self.digest = ""
         self.limits: frozenset[str] = frozenset()
         """Names of limits and policies that may become labels."""

@@ -103,14 +103,16 @@ def _create(args: argparse.Namespace, life: Any, settings: Any, now: int) -> int
     from slm_authz.cli.output import json_line, paint
 
     expires = options.duration(args.expires)
+    tier, models = options.tier(settings, args.tier), options.models(settings, args.models)
+    options.warn_of_useless(settings, tier, models)
     record, key = life.create(
         now,
         client=args.client,
-        tier=options.tier(settings, args.tier),
+        tier=tier,
         tenant=args.tenant,
         name=args.name,
         env=args.env,
-        models=options.models(settings, args.models),
+        models=models,
         scopes=options.items(args.scopes) or (),
         allow_ip=options.flat(args.allow_ip) or (),
         labels=options.labels(args.label) or {},
