@@ -134,7 +134,7 @@ class Service:
                 sinks.append(FileSink(sink.file, rotate=sink.rotate, keep=sink.keep, max_total=sink.max, clock=now_ms))
             elif isinstance(sink, OtlpSink):
                 self._spans, exporter = _span_export(settings, self._env)
-                self.metrics.spans_lost = lambda: exporter.lost
+                self.metrics.spans_lost = exporter.lost_so_far
             else:
                 sinks.append(make(SINK_GROUP, sink.kind, sink.options, AuditSink))
         return Recorder(

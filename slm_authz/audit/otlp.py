@@ -122,6 +122,10 @@ class OtlpExporter(SpanExporter):
         self.error = None
         return SpanExportResult.SUCCESS
 
+    def lost_so_far(self) -> int:
+        """Spans that nobody took."""
+        return self.lost
+
     def shutdown(self) -> None:
         """Release the connection."""
         self._close()
