@@ -18,6 +18,8 @@ from slm_authz.units import format_money
 CAP: Final = 512
 """Characters of one string, after escaping."""
 _PARENT: Final = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?", re.ASCII)
+_KEY: Final = re.compile(r"slm_(?:live|test)_[0-9A-Za-z_]{8,}", re.ASCII)
+"""A key, whole or cut, that somebody has put into a path."""
 _NO_TRACE: Final = "0" * 32
 _NO_SPAN: Final = "0" * 16
 
@@ -43,7 +45,7 @@ def _text(value: str | None) -> str | None:
 
 def _path(value: str) -> str | None:
     # Rooms before this one hand over a bare path; a query string may carry a credential, so it is cut here whatever they do.
-    return _text(value.partition("?")[0].partition("#")[0]) or None
+    return _text(_KEY.sub("slm_***", value.partition("?")[0].partition("#")[0])) or None
 
 
 def time_of(millis: int) -> str:

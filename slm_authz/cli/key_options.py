@@ -83,14 +83,16 @@ def warn_of_useless(settings: Any, tier_name: str, given: Sequence[str] | None) 
 
     from slm_authz.settings.patterns import matches
 
-    if given is None:
+    if not given:
         return
 
     def any_of(patterns: Sequence[str], name: str) -> bool:
         return any(matches(pattern, name, settings.models[name].aliases) for pattern in patterns)
 
     if not any(any_of(given, name) and any_of(settings.tiers[tier_name].models, name) for name in settings.models):
-        print(f"slm-authz: tier {tier_name} has none of these models: the key may use nothing until one of the two changes", file=sys.stderr)
+        print(
+            f"slm-authz: tier {tier_name} has none of these models: the key may use nothing until one of the two changes", file=sys.stderr
+        )
 
 
 def secret(word: str) -> str:

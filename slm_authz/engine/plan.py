@@ -16,7 +16,7 @@ from slm_authz.engine.rules import Rules
 from slm_authz.identity.address_list import allowed
 from slm_authz.identity.principal import Deferred, Principal
 from slm_authz.llm.ask import Ask
-from slm_authz.llm.dialects import ROUTES, Route, dialect_of
+from slm_authz.llm.dialects import ROUTES, Route, dialect_of, resembles
 from slm_authz.llm.listing import models_body
 from slm_authz.policy.evaluate import PolicyFacts, judge
 from slm_authz.policy.paths import is_upgrade
@@ -27,12 +27,14 @@ from slm_authz.quota.counters import Admission
 from slm_authz.quota.hold import Pending
 from slm_authz.reason import Denial, Reason
 from slm_authz.request import Arrival, RequestContext
-from slm_authz.request.address import client_address
+from slm_authz.request.address import client_address, network
 from slm_authz.request.body import check_media, is_whole
 from slm_authz.request.credential import Found
 from slm_authz.request.target import host_name
 from slm_authz.request.target import judge as judge_target
 
+_LONGEST = 600
+"""Characters of a caller's word that are kept: more than an event shows, and no more than its store should hold."""
 MIN_REMAINING_S = 0.020
 """A call with less than this left takes nothing: its answer would come too late."""
 
@@ -102,7 +104,7 @@ def _walk(planned: Plan, request: RequestContext, rules: Rules, distrusted: Abst
     planned.dialect = route.dialect if route is not None else dialect_of(target)
     address = client_address(request, rules.trusted_hops)
     planned.address = address or ""
-    entry = rules.paths.match(request.method, target) if route is None else None
+    entry = rules.paths.match(request.method, target) if route is None and not resembles(request.method, target) else None
     found = rules.resolver.find(request, query)
     if isinstance(found, Denial):
         return found
@@ -184,9 +186,14 @@ def _allow(planned: Plan, request: RequestContext, ask: Ask, rules: Rules, distr
         if refused is not None:
             return refused
     amounts = (1, bounded.tokens, bounded.cost or 0, 1) if rules.usage else (1, 0, 0, 0)
-    account = rules.quota.account(principal, permit, planned.address)
+    account = rules.quota.account(principal, permit, _counted(planned.address))
     planned.admission = Admission(_pending(planned, ask, rules), account, amounts, not rules.usage)
     return None
+
+
+def _counted(address: str) -> str:
+    """The address that limits count: of IPv6 the /64, of which whoever has one address has all."""
+    return network(address) if ":" in address else address
 
 
 def _policies(planned: Plan, request: RequestContext, ask: Ask, rules: Rules) -> Denial | None:
@@ -246,12 +253,14 @@ def memo(planned: Plan, rules: Rules, denial: Denial | None, latency_us: int) ->
         traceparent = request.traceparent
         if traceparent is None or trace_parent(traceparent) is None:
             traceparent = request.headers.get("traceparent")
+            if traceparent is not None and len(traceparent) > _LONGEST:
+                traceparent = None
     return pack(
         CallFacts(
             1,
             planned.now,
             planned.id,
-            request_id,
+            request_id[:_LONGEST],
             traceparent,
             principal.method if principal is not None else None,
             principal.client if principal is not None else None,
@@ -261,7 +270,7 @@ def memo(planned: Plan, rules: Rules, denial: Denial | None, latency_us: int) ->
             planned.api or None,
             planned.model or None,
             method,
-            planned.path,
+            planned.path[:_LONGEST],
             planned.address,
             outcome,
             reason,

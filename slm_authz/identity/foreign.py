@@ -13,7 +13,7 @@ from typing import Any
 from slm_authz.errors import UsageError
 from slm_authz.identity.principal import Principal
 from slm_authz.identity.record import labelled, scope_list, visible
-from slm_authz.reason import Denial
+from slm_authz.reason import Denial, Reason
 
 
 def judged(answer: object, tiers: Container[str] | None) -> tuple[str | None, Principal | Denial | None]:
@@ -27,9 +27,17 @@ def judged(answer: object, tiers: Container[str] | None) -> tuple[str | None, Pr
     return f"it returned {type(answer).__name__}, which is no Principal, Denial, Deferred or None", None
 
 
-def _denial_fault(denial: Denial) -> str | None:
+def _denial_fault(denial: Any) -> str | None:  # Any: Python lets every member be anything
+    if not isinstance(denial.reason, Reason) or not isinstance(denial.message, str) or not isinstance(denial.code, str | None):
+        return "a refusal's reason is a Reason, its message and its code are text"
+    if type(denial.retry_after) not in (int, type(None)) or not isinstance(denial.limit, str | None) or denial.headers != ():
+        return "a refusal's retry_after is a whole number, its limit is text, and its headers are not a method's to set"
     # A refusal with status 200 and a body would be served to the client as an answer of the model server.
-    return None if 400 <= denial.http_status <= 599 else "it returned a refusal whose status is not one of a refusal"
+    return (
+        None
+        if type(denial.http_status) is int and 400 <= denial.http_status <= 599
+        else "it returned a refusal whose status is not one of a refusal"
+    )
 
 
 def _principal_fault(principal: Any, tiers: Container[str] | None) -> str | None:  # Any: Python lets every member be anything

@@ -76,7 +76,7 @@ class Resolver:
     def _ask(self, name: str, plugin: IdentityMethod, request: RequestContext, now: int) -> Answer | None:
         try:
             answer = plugin.identify(request, now)
-        except Exception as error:  # noqa: BLE001 - a plugin's failure is ours: the call is refused, never passed
+        except BaseException as error:  # noqa: BLE001 - a plugin's failure is ours, its exit too: the call is refused, the thread decides on
             at = extract_tb(error.__traceback__)[-1]  # its message may quote the credential
             log.error("identity method %s failed: %s in %s, line %s", name, type(error).__name__, at.filename, at.lineno)
             return _FAILED

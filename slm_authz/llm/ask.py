@@ -13,12 +13,14 @@ class Prompt(msgspec.Struct, frozen=True, gc=False):
     images:     number of images
     opaque:     it holds something whose size in tokens its bytes do not bound (tools, schemas, documents, files, members
                 that we do not know): `strict` then takes the model's whole context
+    other_bytes: where it is opaque: all bytes of the body that are not in a text; an estimate counts them as if they were
     """
 
     text_bytes: int
     tokens: int = 0
     images: int = 0
     opaque: bool = False
+    other_bytes: int = 0
 
 
 class Ask(msgspec.Struct, frozen=True, gc=False):
@@ -27,7 +29,8 @@ class Ask(msgspec.Struct, frozen=True, gc=False):
     api:     `openai.chat`, `openai.completions`, `openai.embeddings`, `openai.models`, or `other` (a configured path)
     model:   the name as the caller wrote it; "" where the path needs no model
     stream:  asked as a stream
-    cap:     the largest output cap that was named; None: none, or not positive
+    cap:     the largest positive output cap that was named; None: none
+    open_cap: a cap of zero or less was named, which servers read as if none were: beside another one it may be the one that counts
     choices: max(n, best_of), 1 to 128: multiplies the cap
     prompts: every prompt of the call; empty where the path needs no model
     generates: False for embeddings: no output tokens
@@ -40,3 +43,4 @@ class Ask(msgspec.Struct, frozen=True, gc=False):
     choices: int = 1
     prompts: tuple[Prompt, ...] = ()
     generates: bool = True
+    open_cap: bool = False

@@ -31,6 +31,18 @@ ROUTES: Final[dict[tuple[str, str], Route]] = {
 """The paths of this release, by method and exact path."""
 
 
+def _loose(path: str) -> str:
+    return path.rstrip("/. ").casefold()
+
+
+_LOOSE: Final = frozenset((method, _loose(path)) for method, path in ROUTES)
+
+
+def resembles(method: str, path: str) -> bool:
+    """Whether a path is another spelling of one of ours: some servers would serve it, unmetered, so no rule of `paths` lets it pass."""
+    return (method, _loose(path)) in _LOOSE
+
+
 class SettlementFacts(msgspec.Struct, frozen=True):
     """What a dialect's answers say about tokens.
 

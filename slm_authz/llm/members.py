@@ -34,9 +34,13 @@ _REFUSED: Final = {
     "num_predict": "left out: name the output cap `max_tokens`",
     "max_new_tokens": "left out: name the output cap `max_tokens`",
     "max_output_tokens": "left out: name the output cap `max_tokens`",
+    "n_cmpl": "left out: name the number of answers `n`",
+    "num_return_sequences": "left out: name the number of answers `n`",
     # Routers (OpenRouter, LiteLLM) would take another model than the one that was judged.
     "models": "left out: `model` alone names the model",
     "fallbacks": "left out: `model` alone names the model",
+    "lora": "left out: `model` alone names the model",
+    "adapter_id": "left out: `model` alone names the model",
 }
 _MATTERS: Final = (
     "model", "stream", "stream_options", "max_tokens", "max_completion_tokens", "n", "best_of", "messages", "prompt", "suffix", "input",
@@ -115,14 +119,17 @@ def ask(api: str, document: dict[str, Any], prompts: tuple[Prompt, ...]) -> Ask 
         if options is not None and (type(options) is not dict or type(options.get("include_usage", False)) is not bool):
             return bad("stream_options", "an object such as {include_usage: true}")
     cap: int | None = None
+    open_cap = False
     for name in ("max_tokens", "max_completion_tokens"):
         value = get(name)
         if value is None:
             continue
         if type(value) is not int:
             return bad(name, "an integer")
-        # Several servers read a cap of zero or less as "without end": for us it is as if absent.
-        if value > 0 and (cap is None or value > cap):
+        # Several servers read a cap of zero or less as "without end": for us it is as if absent. Of two caps a server obeys either.
+        if value <= 0:
+            open_cap = True
+        elif cap is None or value > cap:
             cap = value
     choices = 1
     if "n" in document or "best_of" in document:
@@ -133,4 +140,4 @@ def ask(api: str, document: dict[str, Any], prompts: tuple[Prompt, ...]) -> Ask 
             if type(value) is not int or not 1 <= value <= MAX_CHOICES:
                 return bad(name, f"an integer from 1 to {MAX_CHOICES}")
             choices = max(choices, value)
-    return Ask(api, model, stream is True, cap, choices, prompts)
+    return Ask(api, model, stream is True, cap, choices, prompts, open_cap=open_cap)

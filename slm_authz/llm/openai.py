@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+import msgspec
+
 from slm_authz.llm.ask import Ask, Prompt
 from slm_authz.llm.members import PLAIN, ask, bad, judge_others
 from slm_authz.llm.strict import decode
@@ -36,6 +38,15 @@ def _size(text: str) -> int:
     return len(text) if text.isascii() else len(text.encode())
 
 
+class _Text(msgspec.Struct):
+    """What has been counted of a chat so far. media: bytes of images, which are counted as images and not as text."""
+
+    text: int = 0
+    images: int = 0
+    media: int = 0
+    opaque: bool = False
+
+
 def read_chat(body: bytes) -> Ask | Denial:
     """POST /v1/chat/completions: one prompt, all messages together."""
     document = decode(body)
@@ -44,66 +55,68 @@ def read_chat(body: bytes) -> Ask | Denial:
     messages = document.get("messages")
     if type(messages) is not list or not messages:
         return bad("messages", _MESSAGES)
-    text, images, opaque = 0, 0, False
+    seen = _Text()
     if not document.keys() <= _CHAT:
         judged = judge_others(document, _CHAT)
         if isinstance(judged, Denial):
             return judged
-        opaque = judged
+        seen.opaque = judged
+    text = 0
     for message in messages:
         if type(message) is not dict:
             return bad("messages", _MESSAGES)
         content, role = message.get("content"), message.get("role")
         if type(content) is str and type(role) is str and role in _ROLES and len(message) == 2:
             text += len(content) if content.isascii() else len(content.encode())
-            continue
-        read = _message(message)
-        if read is None:
+        elif not _message(message, seen):
             return bad("messages", _MESSAGES)
-        text, images, opaque = text + read.text_bytes, images + read.images, opaque or read.opaque
+    text += seen.text
     if len(messages) > TEMPLATED_MESSAGES:
         text += FRAME_BYTES * (len(messages) - TEMPLATED_MESSAGES)
-    return ask("openai.chat", document, (Prompt(text, 0, images, opaque),))
+    other = max(0, len(body) - text - seen.media) if seen.opaque else 0
+    return ask("openai.chat", document, (Prompt(text, 0, seen.images, seen.opaque, other),))
 
 
-def _message(message: dict[str, Any]) -> Prompt | None:
-    """A message that is more than a role and a string; None where it is none. Empty members (`tool_calls: null`) hold nothing."""
+def _message(message: dict[str, Any], seen: _Text) -> bool:
+    """A message that is more than a role and a string; False where it is none. Empty members (`tool_calls: null`) hold nothing."""
     content, role, name = message.get("content"), message.get("role"), message.get("name")
-    opaque = type(role) is not str or role not in _ROLES
-    opaque = opaque or any(value is not None and value != [] for member, value in message.items() if member not in _MESSAGE_MEMBERS)
-    text, images = 0, 0
+    if type(role) is not str or role not in _ROLES:
+        seen.opaque = True
+    if any(value is not None and value != [] for member, value in message.items() if member not in _MESSAGE_MEMBERS):
+        seen.opaque = True
     if type(name) is str:
-        text = _size(name)
+        seen.text += _size(name)
     elif name is not None:
-        opaque = True
+        seen.opaque = True
     if type(content) is str:
-        text += _size(content)
+        seen.text += _size(content)
     elif type(content) is list:
-        parts = _parts(content)
-        if parts is None:
-            return None
-        text, images, opaque = text + parts.text_bytes, images + parts.images, opaque or parts.opaque
-    elif content is not None:
-        return None
-    return Prompt(text, 0, images, opaque)
+        return _parts(content, seen)
+    return content is None or type(content) is str
 
 
-def _parts(parts: list[Any]) -> Prompt | None:
-    """A content that is a list of parts: texts, which servers join by a line feed each, and images. None where it is none."""
-    text, images, opaque = max(len(parts) - 1, 0), 0, False
+def _parts(parts: list[Any], seen: _Text) -> bool:
+    """A content that is a list of parts: texts, which servers join by a line feed each, and images. False where it is none."""
+    seen.text += max(len(parts) - 1, 0)
     for part in parts:
         if type(part) is not dict:
-            return None
+            return False
         kind = part.get("type")
         if kind == "text" and part.keys() <= _TEXT_PART:
             if type(part.get("text")) is not str:
-                return None
-            text += _size(part["text"])
+                return False
+            seen.text += _size(part["text"])
         elif kind == "image_url" and part.keys() <= _IMAGE_PART:
-            images += 1
+            seen.images += 1
+            seen.media += _media(part["image_url"])
         else:
-            opaque = True
-    return Prompt(text, 0, images, opaque)
+            seen.opaque = True
+    return True
+
+
+def _media(image: Any) -> int:
+    url = image.get("url") if type(image) is dict else image
+    return len(url) if type(url) is str else 0
 
 
 def read_completions(body: bytes) -> Ask | Denial:
@@ -120,7 +133,7 @@ def read_completions(body: bytes) -> Ask | Denial:
     elif type(suffix) is not str:
         return bad("suffix", "a string")
     value = document.get("prompt")
-    prompts = _prompts("" if value is None else value, opaque=opaque, extra=_size(suffix))
+    prompts = _prompts("" if value is None else value, opaque=opaque, body=len(body), extra=_size(suffix))
     return ask("openai.completions", document, prompts) if prompts is not None else bad("prompt", _TEXTS)
 
 
@@ -132,7 +145,7 @@ def read_embeddings(body: bytes) -> Ask | Denial:
     opaque = judge_others(document, _EMBEDDINGS)
     if isinstance(opaque, Denial):
         return opaque
-    prompts = _prompts(document.get("input"), opaque=opaque)
+    prompts = _prompts(document.get("input"), opaque=opaque, body=len(body))
     if prompts is None:
         return bad("input", _TEXTS)
     model = document.get("model")
@@ -141,25 +154,35 @@ def read_embeddings(body: bytes) -> Ask | Denial:
     return Ask("openai.embeddings", model, prompts=prompts, generates=False)
 
 
-def _prompts(value: Any, *, opaque: bool, extra: int = 0) -> tuple[Prompt, ...] | None:
+def _prompts(value: Any, *, opaque: bool, body: int, extra: int = 0) -> tuple[Prompt, ...] | None:
     """What `_TEXTS` says, at most `MAX_PROMPTS` of them, with `extra` bytes of text each; None where it is something else."""
+    sizes = _sizes(value)
+    if sizes is None:
+        return None
+    # What is opaque may stand before each of the prompts.
+    other = max(0, body - sum(text for text, _ in sizes) - extra) if opaque else 0
+    return tuple(Prompt(text + extra, tokens, 0, opaque, other) for text, tokens in sizes)
+
+
+def _sizes(value: Any) -> list[tuple[int, int]] | None:
+    """(bytes of text, token ids) of each prompt."""
     if type(value) is str:
-        return (Prompt(_size(value) + extra, 0, 0, opaque),)
+        return [(_size(value), 0)]
     if type(value) is not list or not value:
         return None
     if _token_ids(value):
-        return (Prompt(extra, len(value), 0, opaque),)
+        return [(0, len(value))]
     if len(value) > MAX_PROMPTS:
         return None
-    prompts = []
+    sizes: list[tuple[int, int]] = []
     for item in value:
         if type(item) is str:
-            prompts.append(Prompt(_size(item) + extra, 0, 0, opaque))
+            sizes.append((_size(item), 0))
         elif type(item) is list and item and _token_ids(item):
-            prompts.append(Prompt(extra, len(item), 0, opaque))
+            sizes.append((0, len(item)))
         else:
             return None
-    return tuple(prompts)
+    return sizes
 
 
 def _token_ids(value: list[Any]) -> bool:

@@ -18,14 +18,14 @@ from slm_authz.reason import Denial, Reason
 
 MAX_DEPTH: Final = 64
 """Objects and lists inside one another, the top-level object included."""
-MAX_CONTAINERS: Final = 100_000
-"""Objects and lists in one body: a 4 MiB prompt with tools has a tenth of it, and two million of them would cost a second."""
+MAX_VALUES: Final = 100_000
+"""Members, elements, objects and lists in one body: a 4 MiB prompt with tools has a tenth of it, and two million would cost a second."""
 _LARGE: Final = 65_536
 
 BROKEN: Final = Denial(Reason.MALFORMED_REQUEST, "The body is not valid JSON (RFC 8259): send one object, in UTF-8.")
 NO_OBJECT: Final = Denial(Reason.MALFORMED_REQUEST, "The body must be a JSON object.")
 TOO_DEEP: Final = Denial(Reason.MALFORMED_REQUEST, f"The body is nested deeper than {MAX_DEPTH} levels: send it flatter.")
-TOO_MANY: Final = Denial(Reason.MALFORMED_REQUEST, f"The body has more than {MAX_CONTAINERS} objects and lists: send fewer.")
+TOO_MANY: Final = Denial(Reason.MALFORMED_REQUEST, f"The body has more than {MAX_VALUES} members and elements: send fewer.")
 TWICE: Final = Denial(Reason.AMBIGUOUS_REQUEST, "The body has an object with the same member twice: send each member once.")
 
 
@@ -46,7 +46,7 @@ _STRING: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
 def decode(body: bytes) -> dict[str, Any] | Denial:
     """The body's top-level object, which every reader reads alike."""
     large = len(body) > _LARGE
-    if large and _containers(body) > MAX_CONTAINERS:
+    if large and _values(body) > MAX_VALUES:
         return TOO_MANY
     try:
         document = (_decode_large if large else _decode)(body)
@@ -83,13 +83,14 @@ def _delimiters(body: bytes) -> int:
     return body.count(b'"') - body.count(b'\\"')
 
 
-def _containers(body: bytes) -> int:
-    """Objects and lists that a body opens, those inside its strings not counted (unless there are few anyway)."""
-    opened = body.count(b"{") + body.count(b"[")
-    if opened <= MAX_CONTAINERS:
-        return opened
-    bare = _STRING.sub(b"", body)
-    return bare.count(b"{") + bare.count(b"[")
+def _values(body: bytes) -> int:
+    """Values in a body, but for a few: what its commas separate and its brackets open, those inside its strings not counted."""
+    found = _separators(body)
+    return found if found <= MAX_VALUES else _separators(_STRING.sub(b"", body))
+
+
+def _separators(text: bytes) -> int:
+    return text.count(b",") + text.count(b"{") + text.count(b"[")
 
 
 def _too_deep(document: dict[str, Any]) -> bool:

@@ -154,7 +154,10 @@ class Stack:
     def _hire(self) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-m", "slm_authz.local.janitor", *([str(self.directory)] if self._remove else [])]
         quiet = subprocess.DEVNULL
-        return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=quiet, stderr=quiet, start_new_session=True)  # noqa: S603 - our own words
+        env = {
+            name: value for name, value in self._env.items() if name in ("PATH", "PYTHONPATH", "LANG", "HOME")
+        }  # no secret of ours or theirs
+        return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=quiet, stderr=quiet, env=env, start_new_session=True)  # noqa: S603 - our own words
 
     @staticmethod
     def _pipe(janitor: subprocess.Popen[bytes]) -> IO[bytes]:

@@ -1,7 +1,7 @@
 """How much a call can cost at most, before it is made. Enters: what is asked, of which model. Leaves: `Bound` or a refusal.
 
-Hold = the sum over prompts of that prompt's input + prompts × max(n, best_of) × cap. `estimate` divides bytes of text by three;
-`strict` promises that the true figure is never higher, and takes the model's whole context for whatever it cannot bound.
+Hold = the sum over prompts of that prompt's input + prompts × max(n, best_of) × cap. `estimate` divides bytes of text by three, and
+of whatever may become text; `strict` promises that the true figure is never higher, and takes the model's whole context for whatever it cannot bound.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ class Bound(msgspec.Struct, frozen=True, gc=False):
         return self.input_tokens + self.output_tokens
 
 
+IMAGE_TOKENS = 1000
+"""What an estimate takes for an image of a model without `image_tokens`: a large one of today's vision models."""
 NO_TOKENS = Bound(0, 0, 0, 0, None)
 
 
@@ -47,20 +49,19 @@ def bound(ask: Ask, model: Model, *, strict: bool, distrusted: bool = False) -> 
     """The bound of a call. `distrusted`: a call to this model exceeded its bound, so `strict` takes the context from then on."""
     cap = 0
     if ask.generates:
-        if ask.cap is None:
+        if ask.cap is None or ask.open_cap:
             if model.cap_absent == "refuse":
                 return Denial(
                     Reason.MALFORMED_REQUEST, "Name an output cap: this model takes no request without max_tokens.", param="max_tokens"
                 )
             cap = model.default_output_tokens
-        elif ask.cap > model.max_output_tokens:
+        if ask.cap is not None and ask.cap > model.max_output_tokens:
             return Denial(
                 Reason.CAP_TOO_LARGE,
                 f"This model generates at most {model.max_output_tokens} tokens; ask for no more than that.",
                 param="max_tokens",
             )
-        else:
-            cap = ask.cap
+        cap = max(cap, ask.cap or 0)
     tokens_in = 0
     for prompt in ask.prompts:
         tokens_in += _strict_input(prompt, model, distrusted=distrusted) if strict else _estimated_input(prompt, model)
@@ -70,8 +71,11 @@ def bound(ask: Ask, model: Model, *, strict: bool, distrusted: bool = False) -> 
 
 
 def _estimated_input(prompt: Prompt, model: Model) -> int:
-    tokens = -(-prompt.text_bytes // 3) + prompt.tokens + model.template_tokens
-    return tokens + prompt.images * (model.image_tokens or 0) if prompt.images else tokens
+    tokens = -(-(prompt.text_bytes + prompt.other_bytes) // 3) + prompt.tokens + model.template_tokens
+    if prompt.images:
+        tokens += prompt.images * (model.image_tokens if model.image_tokens is not None else IMAGE_TOKENS)
+    # What is no text may be short for the model (a base64 file): an estimate never says more than the server accepts in all.
+    return min(tokens, model.context) if prompt.other_bytes and model.context is not None else tokens
 
 
 def _strict_input(prompt: Prompt, model: Model, *, distrusted: bool) -> int:

@@ -6,11 +6,15 @@ State is a list of three integers, so that a million of them are cheap:
 
 from __future__ import annotations
 
+from typing import Final
+
 from slm_authz.quota import gcra
 from slm_authz.quota.hold import Take
 from slm_authz.quota.limit import FIXED, GCRA, Limit
 
 State = list[int]
+TOP: Final = 2**62
+"""No counter goes higher: what a store can hold is 2^63, and a limit is at most 2^53, so nothing is lost by stopping there."""
 
 
 def roll(state: State, start: int) -> int:
@@ -43,21 +47,21 @@ def settle(state: State, take: Take, actual: int, admitted: int, now: int) -> No
     """Do held −= amount, used += actual, where the window is still the current one or there is none."""
     if take.algorithm == GCRA:
         debt = drain(state, now, state[2] or take.rate)
-        state[1] = gcra.give_back(debt, take.amount - actual, now - admitted, take.rate, take.period_ms)
+        state[1] = min(TOP, gcra.give_back(debt, take.amount - actual, now - admitted, take.rate, take.period_ms))
     elif take.algorithm != FIXED:
         state[2] = max(0, state[2] - take.amount)
     elif state[0] == take.window:
         state[2] -= take.amount
-        state[1] += actual
+        state[1] = min(TOP, state[1] + actual)
 
 
 def correct(state: State, take: Take, actual: int, charged: int, admitted: int, now: int) -> None:
     """Do used += actual − charged: a late entry about a call that had lapsed at `charged`."""
     if take.algorithm == GCRA:
         debt = drain(state, now, state[2] or take.rate)
-        state[1] = gcra.give_back(debt, charged - actual, now - admitted, take.rate, take.period_ms)
+        state[1] = min(TOP, gcra.give_back(debt, charged - actual, now - admitted, take.rate, take.period_ms))
     elif take.algorithm == FIXED and state[0] == take.window:
-        state[1] = max(0, state[1] + actual - charged)
+        state[1] = min(TOP, max(0, state[1] + actual - charged))
 
 
 def standing(state: State | None, limit: Limit, start: int, now: int) -> tuple[int, int]:

@@ -7,6 +7,7 @@ and `1:30` are text, and `010` is text too, because nobody knows which number it
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -141,6 +142,9 @@ class _Reader:
             self._stopped = True
             return None
         if isinstance(node, yaml.ScalarNode):
+            if len(node.value) > MAX_VALUE:
+                self._document.add(line, path, f"a value is longer than {MAX_VALUE} characters", "Shorten it.")
+                return node.value[:1]
             return scalar(node)
         if isinstance(node, yaml.SequenceNode):
             return [self._value(item, f"{path}.{index}", depth + 1) for index, item in enumerate(node.value)]
@@ -199,10 +203,13 @@ class _Reader:
             self._document.files.append(path)
             if path.exists() and not path.is_file():  # a pipe or a device would never end
                 return ValueError("not a regular file")
-            with path.open("rb") as file:
-                text = file.read(MAX_VALUE + 1)
-            if len(text) > MAX_VALUE:
-                return ValueError("too long")
+            descriptor = os.open(
+                path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
+            )  # what waits for more, as some files of /proc do, is no value
+            with os.fdopen(descriptor, "rb") as file:
+                text: bytes | None = file.read(MAX_VALUE + 1)
+            if text is None or len(text) > MAX_VALUE:
+                return ValueError("too long, or never ready")
             return text.decode("utf-8").removesuffix("\n").removesuffix("\r")
         except (OSError, ValueError) as wrong:  # ValueError: not UTF-8, or a NUL in the path
             return wrong

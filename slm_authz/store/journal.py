@@ -136,7 +136,7 @@ class SqliteJournal:
             for seq, row in rows.fetchall():
                 ledger.replay([_revive(operation) for operation in _decode(row)])
                 self._seq = seq
-        except (sqlite3.Error, msgspec.MsgspecError) as error:
+        except (sqlite3.Error, msgspec.MsgspecError, OverflowError, ValueError, TypeError, LookupError) as error:
             raise StoreError(
                 f"The counters' journal cannot be read: {error}.", "Restore it from a backup, or move it away to begin at zero."
             ) from error
@@ -170,7 +170,7 @@ class SqliteJournal:
             raise StoreError("The counters' journal is not writable.")
         try:
             self._rows.execute("INSERT INTO journal VALUES (?, ?)", (self._seq + 1, _encode(operations)))
-        except sqlite3.Error as error:
+        except (sqlite3.Error, OverflowError, msgspec.MsgspecError) as error:
             self.healthy = False
             self._refused += 1
             raise StoreError(f"The counters' journal cannot be written: {error}.") from error
@@ -221,7 +221,7 @@ class SqliteJournal:
                 return
             try:
                 self._transact(changes)
-            except sqlite3.Error as error:
+            except (sqlite3.Error, OverflowError, msgspec.MsgspecError) as error:
                 self.healthy = False
                 raise StoreError(
                     f"The counters' snapshot cannot be written: {error}.", "Make room on the disk; it is tried again every second."

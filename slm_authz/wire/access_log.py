@@ -31,7 +31,8 @@ _USAGE: Final = "slm.usage"
 _KINDS: Final = {accesslog_pb2.DownstreamEnd: "end", accesslog_pb2.DownstreamPeriodic: "periodic"}
 _parse: Final = als_pb2.StreamAccessLogsMessage.FromString
 _RESPONSE: Final[bytes] = als_pb2.StreamAccessLogsResponse().SerializeToString()
-_MAX_EXACT: Final = 2**53
+_MOST: Final = 2**31
+"""No answer has that many tokens: whoever says so does not know."""
 
 Settle = Callable[[Sequence[Evidence]], None]
 Unmatched = Callable[[int, str, str], None]
@@ -82,14 +83,14 @@ def evidence(entry: Any) -> Evidence | str:
 
 
 def _figure(usage: Any, name: str) -> int | None:
-    """A figure that Envoy parsed: numbers arrive as doubles. None: absent; -1: there, but not a non-negative integer."""
+    """A figure that Envoy parsed: numbers arrive as doubles. None: absent; -1: there, but not a non-negative integer, or one beyond belief."""
     if name not in usage:
         return None
     value = usage[name]
     if value.WhichOneof("kind") != "number_value":
         return -1
     number = value.number_value
-    return int(number) if 0 <= number < _MAX_EXACT and number == int(number) else -1
+    return int(number) if 0 <= number < _MOST and number == int(number) else -1
 
 
 class AccessLog:

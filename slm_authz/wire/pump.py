@@ -80,7 +80,7 @@ class Pump:
                 self.step(events)
                 if not events and not self._corridor.waiting:
                     self._lulls += 1
-            except Exception as error:
+            except BaseException as error:  # whatever it is: without this thread nobody is answered
                 self._complain("the pump stumbled", error)
                 sleep(0.001)  # a transport that fails at once, every time, must not take the processor
 

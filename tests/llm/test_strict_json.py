@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from slm_authz.llm.strict import BROKEN, MAX_CONTAINERS, NO_OBJECT, TOO_DEEP, TOO_MANY, TWICE, decode
+from slm_authz.llm.strict import BROKEN, MAX_VALUES, NO_OBJECT, TOO_DEEP, TOO_MANY, TWICE, decode
 from slm_authz.reason import Denial
 
 MIB = 1 << 20
@@ -114,9 +114,15 @@ def test_nesting_in_text_is_text() -> None:
     assert isinstance(decode(b'{"a":"' + b"[" * 3 * MIB + b'"}'), dict)
 
 
-def test_too_many_containers() -> None:
-    assert isinstance(decode(b'{"a":[' + b"[]," * (MAX_CONTAINERS - 10) + b"0]}"), dict)
-    assert decode(b'{"a":[' + b"[]," * MAX_CONTAINERS + b"0]}") is TOO_MANY
+@pytest.mark.parametrize("element", [b"1", b"1.5", b"true", b'"x"', b"[]", b"{}"])
+def test_too_many_values(element: bytes) -> None:
+    most = MAX_VALUES // (2 if element in (b"[]", b"{}") else 1) - 10
+    assert isinstance(decode(b'{"a":[' + (element + b",") * most + element + b"]}"), dict)
+    assert decode(b'{"a":[' + (element + b",") * MAX_VALUES + element + b"]}") is TOO_MANY
+
+
+def test_commas_in_text_are_no_values() -> None:
+    assert isinstance(decode(b'{"a":"' + b"," * 3 * MIB + b'"}'), dict)
 
 
 FILLERS = {
