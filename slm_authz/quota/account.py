@@ -55,7 +55,7 @@ def subject_of(by: str, principal: Principal, model: str, address: str) -> str:
 
 
 def _quote(key: str) -> str:
-    return key.replace("%", "%25").replace(";", "%3B").replace("=", "%3D").replace(SEPARATOR, "/")
+    return key.replace("%", "%25").replace(";", "%3B").replace("=", "%3D").replace("/", "%2F").replace(SEPARATOR, "/")
 
 
 _TIGHTEST_FIRST = {"deny": 0, "local": 1, "allow": 2}
@@ -81,11 +81,23 @@ class QuotaTable:
                 order += 1
             self.tier_limits[name] = tuple(compiled)
         self._default_outage = settings.store.on_outage
+        self._aliases = {name: model.aliases for name, model in settings.models.items()}
+        self.admitted = {
+            tier: tuple(name for name, aliases in self._aliases.items() if any(matches(p, name, aliases) for p in spec.models))
+            for tier, spec in settings.tiers.items()
+        }
         everything = [limit for group in (*self.tier_limits.values(), *self.model_limits.values()) for limit in group]
         self.names = frozenset(limit.name for limit in everything)
         self.by_stem: dict[str, list[Limit]] = {}
         for limit in everything:
             self.by_stem.setdefault(limit.stem, []).append(limit)
+
+    def spelled(self, model: str) -> tuple[str, tuple[str, ...]]:
+        """Canonical name and aliases of a model that is named by one of them; a name that is not known stands for itself."""
+        for name, aliases in self._aliases.items():
+            if model == name or model in aliases:
+                return name, aliases
+        return model, ()
 
     def account(self, principal: Principal, permit: Permit, address: str) -> Account:
         """The counters of this caller for this permit. `address` is the client address, "" where unknown."""

@@ -57,6 +57,7 @@ class Refusal(msgspec.Struct, gc=False):
     wait_ms: until a retry can succeed; None: never (the amount is larger than the limit)
     settles: only holds stand in the way, so a settlement may end the wait at any time
     slots_only: every failing limit is one of concurrency: the call may wait for a settlement
+    never: all limits that are smaller than what is asked of them
     """
 
     line: Line
@@ -67,6 +68,7 @@ class Refusal(msgspec.Struct, gc=False):
     reset_ms: int
     settles: bool
     slots_only: bool
+    never: tuple[Limit, ...] = ()
     requests: View | None = None
     tokens: View | None = None
 

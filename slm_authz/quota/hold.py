@@ -81,7 +81,7 @@ class Signer:
 
     def _mac(self, payload: str) -> str:
         keyed = self._keyed.copy()
-        keyed.update(payload.encode("utf-8", "replace"))
+        keyed.update(payload.encode("utf-8", "surrogatepass"))
         return keyed.hexdigest()
 
     def verify(self, hold: str) -> str | None:

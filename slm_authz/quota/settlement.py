@@ -74,7 +74,7 @@ def _valid_usage(evidence: Evidence, *, reports_output: bool) -> tuple[int, int]
     if tokens_in is None or tokens_in < 0:
         return None
     if not reports_output:
-        return (tokens_in, 0) if tokens_out is None or tokens_out >= 0 else None
+        return tokens_in, 0
     if tokens_out is None or tokens_out < 0:
         return None
     return tokens_in, tokens_out

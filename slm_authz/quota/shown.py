@@ -23,6 +23,8 @@ Jitter = Callable[[], float]
 
 _SHORT: Final = frozenset({"second", "minute", "hour", ""})
 _GIVE_UP_S: Final = 60
+_MOST: Final = 999_999_999_999_999
+"""Integers of structured fields have at most 15 digits (RFC 9651, 3.3.1)."""
 
 
 @lru_cache(maxsize=8192)
@@ -43,7 +45,7 @@ def _reset(millis: int) -> str:
 def _policy(limit: Limit) -> tuple[str, str, str]:
     """(size, `"name"`, its whole item of RateLimit-Policy): constant per limit."""
     quoted = '"' + limit.name.replace("\\", "\\\\").replace('"', '\\"') + '"'
-    item = f"{quoted};q={limit.shown_size}"
+    item = f"{quoted};q={min(_MOST, limit.shown_size)}"
     if limit.kind == TOKENS:
         item += ';qu="tokens"'
     if limit.algorithm == GCRA:
@@ -51,6 +53,10 @@ def _policy(limit: Limit) -> tuple[str, str, str]:
     elif limit.period_ms:
         item += f";w={limit.period_ms // 1000}"
     return str(limit.shown_size), quoted, item
+
+
+def _state(name: str, view: View) -> str:
+    return f"{name};r={min(_MOST, view.remaining)};t={-(-view.reset_ms // 1000)}"
 
 
 def rate_limit_headers(requests: View | None, tokens: View | None) -> Headers:
@@ -65,11 +71,11 @@ def rate_limit_headers(requests: View | None, tokens: View | None) -> Headers:
             ("x-ratelimit-remaining-tokens", remaining),
             ("x-ratelimit-reset-tokens", _reset(millis)),
             ("ratelimit-policy", policy),
-            ("ratelimit", f"{name};r={remaining};t={-(-millis // 1000)}"),
+            ("ratelimit", _state(name, tokens)),
         )
     size, name, policy = _policy(requests.limit)
     remaining, millis = str(requests.remaining), requests.reset_ms
-    state = f"{name};r={remaining};t={-(-millis // 1000)}"
+    state = _state(name, requests)
     first = (
         ("x-ratelimit-limit-requests", size),
         ("x-ratelimit-remaining-requests", remaining),
@@ -85,7 +91,7 @@ def rate_limit_headers(requests: View | None, tokens: View | None) -> Headers:
         ("x-ratelimit-remaining-tokens", remaining),
         ("x-ratelimit-reset-tokens", _reset(millis)),
         ("ratelimit-policy", f"{policy}, {more}"),
-        ("ratelimit", f"{state}, {name};r={remaining};t={-(-millis // 1000)}"),
+        ("ratelimit", f"{state}, {_state(name, tokens)}"),
     )
 
 
@@ -147,17 +153,18 @@ def _too_large(refusal: Refusal, bound: Bound, price: Price | None, currency: st
     limit = refusal.line.limit
     needs = _amount(limit, refusal.amount, currency)
     text = f"This request may need {needs}, more than limit {limit.name} of {_size(limit, currency)} ever allows."
-    cap = _largest_cap(refusal, bound, price)
-    if cap is None:
+    caps = [cap for cap in (_largest_cap(limit, bound, price) for limit in (limit, *refusal.never)) if cap is not None]
+    if limit.kind in (REQUESTS, CONCURRENT):
         return text
-    if cap < 1:
+    if not caps or min(caps) < 1:
         return f"{text} Shorten the prompt."
-    return f"{text} Set max_tokens to {cap} or less."
+    return f"{text} Set max_tokens to {min(caps)} or less."
 
 
-def _largest_cap(refusal: Refusal, bound: Bound, price: Price | None) -> int | None:
-    limit, copies = refusal.line.limit, bound.copies
-    if not bound.cap or not copies or limit.kind == REQUESTS:
+def _largest_cap(limit: Limit, bound: Bound, price: Price | None) -> int | None:
+    """The largest cap that fits under a limit's size; None: a cap changes nothing there."""
+    copies = bound.copies
+    if not bound.cap or not copies:
         return None
     if limit.kind == TOKENS:
         return (limit.shown_size - bound.input_tokens) // copies

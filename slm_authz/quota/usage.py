@@ -16,6 +16,7 @@ from slm_authz.quota import gcra, rules
 from slm_authz.quota.account import QuotaTable, subject_of
 from slm_authz.quota.limit import COST, FIXED, GCRA, KINDS, SEPARATOR, Limit
 from slm_authz.quota.window import Calendar
+from slm_authz.settings.patterns import matches
 from slm_authz.units import format_money
 
 Figure = int | str
@@ -56,43 +57,58 @@ def rows(
     query: UsageQuery,
     now: int,
 ) -> Iterator[UsageRow]:
-    """All rows that the query wants, callers first."""
-    seen: set[str] = set()
+    """All rows that the query wants, callers first. A counter that several limits share has a row for each of them."""
+    seen: set[tuple[str, str]] = set()
+    wanted = _Wanted(table, query.model)
     for principal in callers:
         for limit, key, shown in _of_caller(table, principal):
-            if key not in seen and _wanted(limit, query):
-                seen.add(key)
+            if (key, limit.name) not in seen and wanted(limit):
+                seen.add((key, limit.name))
                 yield _row(limit, shown, states([key])[0], calendar, now)
     if query.client is not None or query.tenant is not None or query.key is not None:
         return
     for model, limits in table.model_limits.items():
         for limit in limits:
             key = f"{limit.stem}{SEPARATOR}{model}"
-            if limit.shared and key not in seen and _wanted(limit, query):
-                seen.add(key)
+            if limit.shared and (key, limit.name) not in seen and wanted(limit):
+                seen.add((key, limit.name))
                 yield _row(limit, model, states([key])[0], calendar, now)
+    shown_keys = {key for key, _ in seen}
     for key in live():
         parts = key.split(SEPARATOR)
         stem, subject = SEPARATOR.join(parts[:5]), parts[5:]
         limit_or_none = next(iter(table.by_stem.get(stem, ())), None)
-        if key not in seen and limit_or_none is not None and _wanted(limit_or_none, query):
-            yield _row(limit_or_none, "/".join(dict.fromkeys(subject)), states([key])[0], calendar, now)
+        if key not in shown_keys and limit_or_none is not None and wanted(limit_or_none):
+            yield _row(limit_or_none, _people(subject), states([key])[0], calendar, now)
+
+
+def _people(subject: Sequence[str]) -> str:
+    """A subject as people read it: `tenant/client`, or the one of the two where they are the same. A slash within a name is escaped."""
+    return "/".join(dict.fromkeys(part.replace("%", "%25").replace("/", "%2F") for part in subject))
 
 
 def _of_caller(table: QuotaTable, principal: Principal) -> Iterator[tuple[Limit, str, str]]:
-    """(limit, counter, subject as people read it) of a caller's own limits."""
-    groups = (table.tier_limits.get(principal.tier, ()), *table.model_limits.values())
+    """(limit, counter, subject as people read it) of a caller's own limits, for the models that its tier admits."""
+    groups = (table.tier_limits.get(principal.tier, ()), *(table.model_limits[model] for model in table.admitted.get(principal.tier, ())))
     for limits in groups:
         for limit in limits:
             if limit.by in ("model", "address"):
                 continue
             subject = subject_of(limit.by, principal, "", "")
-            shown = "/".join(dict.fromkeys(subject.split(SEPARATOR)))
-            yield limit, f"{limit.stem}{SEPARATOR}{subject}", shown
+            yield limit, f"{limit.stem}{SEPARATOR}{subject}", _people(subject.split(SEPARATOR))
 
 
-def _wanted(limit: Limit, query: UsageQuery) -> bool:
-    return query.model is None or limit.models is None or query.model in limit.models
+class _Wanted:
+    """Whether a limit counts calls for a model, by whichever of its names it is asked for; None: for any."""
+
+    def __init__(self, table: QuotaTable, model: str | None) -> None:
+        self._any = model is None
+        self._name, self._aliases = table.spelled(model) if model is not None else ("", ())
+
+    def __call__(self, limit: Limit) -> bool:
+        if self._any or limit.models is None:
+            return True
+        return any(matches(pattern, self._name, self._aliases) for pattern in limit.models)
 
 
 def _row(limit: Limit, subject: str, state: rules.State | None, calendar: Calendar, now: int) -> UsageRow:
@@ -123,4 +139,4 @@ def _row(limit: Limit, subject: str, state: rules.State | None, calendar: Calend
 def _time(millis: int | None) -> str | None:
     if millis is None:
         return None
-    return datetime.fromtimestamp(millis / 1000, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+    return datetime.fromtimestamp(-(-millis // 1000), UTC).isoformat(timespec="seconds").replace("+00:00", "Z")

@@ -46,12 +46,14 @@ class _Placed(msgspec.Struct, frozen=True):
 def check_limits(settings: Settings) -> Iterator[Finding]:
     """Each limit by itself, and against its siblings; names across the file."""
     names: dict[str, _Placed] = {}
+    shared: dict[tuple[object, ...], _Placed] = {}
     for group in _groups(settings):
         seen: dict[tuple[object, ...], _Placed] = {}
         for limit in group:
             yield from _alone(settings, limit)
             spec = limit.spec
             identity = (spec.kind, spec.algorithm, spec.per, limit.by, None if spec.models is None else tuple(sorted(spec.models)))
+            yield from _at_odds(shared, limit)
             twin = seen.setdefault(identity, limit)
             if twin is not limit:
                 fix = "Keep one of the two: both would share one counter."
@@ -61,6 +63,21 @@ def check_limits(settings: Settings) -> Iterator[Finding]:
                 fix = "Give one of them another name: headers, events and usage name limits."
                 yield error(f"{limit.path}.name", f"two limits are named `{limit.name}`", fix, first.path)
         yield from _outdone([limit for limit in seen.values() if limit.by != "tenant"])
+
+
+def _at_odds(shared: dict[tuple[object, ...], _Placed], limit: _Placed) -> Iterator[Finding]:
+    """A model's and a tier's limit that share one gcra counter: it drains at one rate, so it could hold to one of them only."""
+    spec = limit.spec
+    models = (limit.scope,) if limit.of_model else tuple(spec.models or ())
+    if spec.algorithm != "gcra" or len(models) != 1:
+        return
+    if limit.of_model:
+        shared[spec.kind, spec.per, limit.by, models] = limit
+        return
+    other = shared.get((spec.kind, spec.per, limit.by, models))
+    if other is not None and (other.spec.size, other.spec.at_once) != (spec.size, spec.at_once):
+        fix = "Give both the same rate and burst, keep one of them, or let them count for different subjects (by)."
+        yield error(limit.path, f"this gcra limit shares its counter with `{other.name}`, which has another rate or burst", fix, other.path)
 
 
 def _groups(settings: Settings) -> Iterator[list[_Placed]]:

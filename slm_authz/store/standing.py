@@ -36,6 +36,7 @@ def refusal(drawn: Sequence[Drawn]) -> Refusal:
     """The refusal of a call whose checked counters are `drawn`: the longest wait decides, then file order."""
     worst: Refusal | None = None
     slots_only = True
+    never: list[Limit] = []
     requests = tokens = None
     for line, state, take, reset in drawn:
         limit = line.limit
@@ -46,12 +47,14 @@ def refusal(drawn: Sequence[Drawn]) -> Refusal:
         failed = _failure(line, state, take.amount, reset)
         if failed is None:
             continue
+        if failed.wait_ms is None:
+            never.append(limit)
         slots_only &= line.algorithm == SLOTS and failed.wait_ms is not None
         if worst is None or _rank(failed) < _rank(worst):
             worst = failed
     if worst is None:
         raise AssertionError("a refusal needs a counter that failed")
-    worst.slots_only = slots_only
+    worst.slots_only, worst.never = slots_only, tuple(never)
     worst.requests, worst.tokens = requests, tokens
     return worst
 
@@ -76,5 +79,6 @@ def _failure(line: Line, state: rules.State, amount: int, reset: int) -> Refusal
         return None
     if amount > limit.size:
         return Refusal(line, amount, used, held, None, reset, settles=False, slots_only=False)
-    settles = line.algorithm == SLOTS or used + amount <= limit.size
+    # A held request becomes a used one, whatever follows: only what is held of tokens, money and slots can come back.
+    settles = line.algorithm == SLOTS or (line.kind != REQUESTS and used + amount <= limit.size)
     return Refusal(line, amount, used, held, 1000 if settles else reset, reset, settles=settles, slots_only=False)

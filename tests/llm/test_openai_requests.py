@@ -352,3 +352,57 @@ def test_no_refusal_shows_what_was_sent() -> None:
         answer = chat(**{name: [secret]})
         assert isinstance(answer, Denial)
         assert secret not in answer.message
+
+
+# -- what may become text
+
+
+LONG = "word " * 8000
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"messages": [{"role": "user", "content": [{"type": "text", "text": LONG, "x": 1}]}]},
+        {"messages": [{"role": "user", "content": [{"type": "input_text", "text": LONG}]}]},
+        {"messages": [{"role": LONG, "content": "a"}]},
+        {"messages": [{"role": "assistant", "content": None, "tool_calls": [{"function": {"arguments": LONG}}]}]},
+        {"tools": [{"type": "function", "function": {"name": LONG}}]},
+        {"documents": [{"text": LONG}]},
+    ],
+)
+def test_what_is_not_known_counts_as_if_it_were_text(changes: dict[str, Any]) -> None:
+    body = json.dumps({"model": "m", "messages": [{"role": "user", "content": "a"}]} | changes).encode()
+    prompt = prompt_of(read_chat(body))
+    assert prompt.opaque
+    assert prompt.text_bytes + prompt.other_bytes == len(body)
+
+
+def test_images_are_counted_as_images_also_beside_what_is_not_known() -> None:
+    url = "data:image/png;base64," + "A" * 100_000
+    parts = [{"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": "what is it?"}]
+    body = json.dumps({"model": "m", "messages": [{"role": "user", "content": parts}], "tools": [{"name": "look"}]}).encode()
+    prompt = prompt_of(read_chat(body))
+    assert (prompt.images, prompt.opaque) == (1, True)
+    assert prompt.other_bytes < 500
+
+
+def test_what_is_not_known_may_stand_before_each_of_the_prompts() -> None:
+    body = json.dumps({"model": "m", "prompt": ["a", "bc"], "preamble": LONG}).encode()
+    found = read_completions(body)
+    assert isinstance(found, Ask)
+    first, second = found.prompts
+    assert first.other_bytes == second.other_bytes == len(body) - 3
+
+
+@pytest.mark.parametrize("member", ["n_cmpl", "num_return_sequences", "lora", "adapter_id"])
+def test_what_multiplies_answers_or_changes_the_model_is_refused(member: str) -> None:
+    body = json.dumps({"model": "m", "messages": [{"role": "user", "content": "a"}], member: 2}).encode()
+    assert isinstance(read_chat(body), Denial)
+
+
+def test_a_cap_of_nothing_beside_another_is_remembered() -> None:
+    body = json.dumps({"model": "m", "messages": [{"role": "user", "content": "a"}], "max_tokens": 1, "max_completion_tokens": -1}).encode()
+    ask = read_chat(body)
+    assert isinstance(ask, Ask)
+    assert (ask.cap, ask.open_cap) == (1, True)

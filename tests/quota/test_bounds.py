@@ -84,11 +84,11 @@ def test_the_cap_is_the_largest_that_is_named_or_the_models_default(members: dic
 
 @BOTH
 @pytest.mark.parametrize("members", [{"max_tokens": 0, "max_completion_tokens": 9}, {"max_tokens": 9, "max_completion_tokens": -1}])
-def test_a_cap_that_counts_for_nothing_never_lowers_the_other(members: dict[str, Any], strict: bool) -> None:
-    """Whether a server that takes the open one falls back to its default is its own affair: less than what was named is never held."""
+def test_a_cap_that_counts_for_nothing_leaves_the_default_beside_the_other(members: dict[str, Any], strict: bool) -> None:
+    """Servers differ over which of two caps they obey, and read one of zero or less as if none were named."""
     for default in (1, 9, 100):
         found = bounded(chat(**members), model(default_output_tokens=default), strict=strict)
-        assert found.cap in {9, max(9, default)}
+        assert found.cap == max(9, default)
 
 
 @BOTH
@@ -275,8 +275,14 @@ def test_a_strict_bound_is_bytes_and_template_up_to_the_context(prompts: list[Pr
     assert bounded(embed(*prompts), of, strict=True).input_tokens == tokens
 
 
-def test_an_estimate_of_an_image_that_nobody_described_is_at_least_that_of_the_text() -> None:
-    assert bounded(ask(Prompt(3, images=2)), model(image_tokens=None)).input_tokens >= 65
+def test_an_estimate_of_an_image_that_nobody_described_is_a_large_one() -> None:
+    assert bounded(ask(Prompt(3, images=2)), model(image_tokens=None)).input_tokens == 2065
+
+
+def test_an_estimate_counts_what_may_become_text_up_to_the_context() -> None:
+    assert bounded(ask(Prompt(3, opaque=True, other_bytes=300)), model()).input_tokens == 165
+    assert bounded(ask(Prompt(3, opaque=True, other_bytes=10**7)), model()).input_tokens == 1000
+    assert bounded(ask(Prompt(30000)), model()).input_tokens == 10064
 
 
 @pytest.mark.parametrize("tokens_per_byte", [1, 3, 11, None])

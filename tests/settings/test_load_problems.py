@@ -211,6 +211,14 @@ ONE = [
     (limits("[{requests: 9, per: day, name: 'a b'}]"), "tiers.free.limits.0.name", "visible ASCII"),
     (limits("[{cost: '1', per: day}]", models="{m: {}, n: {}}"), "tiers.free.limits.0", "needs the price of `m`"),
     (replaced(tiers="{free: {models: [m], weight: 3}, pro: {models: ['*']}}"), "tiers.free.weight", "not built in this release"),
+    (
+        replaced(
+            models="{m: {limits: [{requests: 6, per: minute, algorithm: gcra, burst: 3, by: client}]}, n: {}}",
+            tiers="{free: {models: ['*'], limits: [{requests: 600, per: minute, algorithm: gcra, burst: 2, models: [m]}]}}",
+        ),
+        "tiers.free.limits.0",
+        "shares its counter with `m.requests.minute.client.gcra`",
+    ),
     (limits("[{tokens: 9999, per: day}]", metering="{usage_from: none}"), "tiers.free.limits.0", "usage_from: none"),
     (limits("[{concurrent: 1}]", metering="{usage_from: none}"), "tiers.free.limits.0", "usage_from: none"),
     (limits("[{tokens: 9999, per: day, on_outage: local}]", metering="{bound: strict}"), "tiers.free.limits.0.on_outage", "on_outage: local"),
