@@ -98,7 +98,8 @@ def test_a_caller_has_no_rows_of_models_that_its_tier_does_not_admit() -> None:
 
 def test_a_reset_is_never_told_too_early() -> None:
     settings = settings_of({"free": [{"requests": 1, "per": "day", "algorithm": "gcra", "burst": 1}]})
-    (row,) = shown(settings, [ACME], **{"requests/gcra/day/client//acme/acme": [NOON, 999, 1]})
+    states: dict[str, Any] = {"requests/gcra/day/client//acme/acme": [NOON, 999, 1]}
+    (row,) = shown(settings, [ACME], **states)
     assert row.reset_at == "2023-11-15T12:00:01Z"
 
 
