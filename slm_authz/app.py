@@ -200,8 +200,9 @@ class Service:
             rules = build_rules(loaded, self.directory)
         except SlmAuthzError as error:
             problems = error.problems if isinstance(error, ConfigError) else ()
-            first = next((f"line {p.line}: {p.message}" for p in problems if p.severity == "error"), str(error))
-            self._reload_error = f"the file was refused, the old configuration serves on: {first}"
+            found = [f"line {problem.line or 1}: {problem.message}. {problem.fix}" for problem in problems if problem.severity == "error"]
+            more = f" (and {len(found) - 1} more: `slm-authz config check` names all)" if len(found) > 1 else ""
+            self._reload_error = f"the file was refused, the old configuration serves on: {found[0] if found else error}{more}"
             self.metrics.reload_failures_total += 1
             log.error("%s", self._reload_error)
             return False
@@ -280,7 +281,8 @@ def _span_export(settings: Settings, env: Mapping[str, str]) -> tuple[Any, Any]:
 
 def _made_token(base: Path) -> str:
     """The admin token beside the store, made once."""
-    return load_or_make(base.with_name(FILE_NAME), lambda: os.urandom(32).hex().encode()).decode()
+    remedy = "Remove it: a new one is made at the next start."
+    return load_or_make(base.with_name(FILE_NAME), lambda: os.urandom(32).hex().encode(), remedy).decode()
 
 
 def _kept(new: Settings, old: Settings) -> Settings:

@@ -84,9 +84,8 @@ class Housekeeper:
                 log.error("%s", error)
 
     def _look_at_access_log(self, now: int) -> None:
-        counters = self._house.counters
-        oldest = counters.oldest_admission()
-        unwired = oldest is not None and oldest < now - _UNWIRED_MS and counters.last_entry < oldest
+        since = self._house.counters.unheard_since
+        unwired = since is not None and since < now - _UNWIRED_MS
         if unwired and self.unwired is None:
             log.warning("%s", UNWIRED)
         self.unwired = UNWIRED if unwired else None

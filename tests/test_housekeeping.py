@@ -62,6 +62,18 @@ def test_any_entry_shows_that_the_log_is_wired(house: Any) -> None:
     assert keeper.unwired is None
 
 
+def test_lapses_do_not_hide_that_nobody_reports(house: Any) -> None:
+    keeper = Housekeeper(house, lambda: house.now)
+    house.ask(house.request(BODY, key=house.key("acme")))
+    house.now += 1_000_000
+    rounds(keeper, 10)
+    assert house.counters.outstanding == 0
+    assert keeper.unwired == UNWIRED
+    house.end(house.ask(house.request(BODY, key=house.key("acme"))), kind="periodic")
+    rounds(keeper, 10)
+    assert keeper.unwired is None
+
+
 def test_idle_counters_are_swept(house: Any) -> None:
     keeper = Housekeeper(house, lambda: house.now)
     decision = house.ask(house.request(BODY, key=house.key("acme")))

@@ -11,17 +11,43 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from threading import Event, Thread
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 import uvicorn
 from starlette.types import ASGIApp
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from slm_authz.errors import DependencyError, PortTaken
 
 _BACKLOG: Final = 128
-_CONNECTIONS: Final = 256
+_AT_ONCE: Final = 8
+"""Connections that asyncio takes in one turn; it also complains as often per turn where descriptors run out."""
+_CONNECTIONS: Final = 512
 """Open connections per listener; what is beyond gets 503 at once."""
+_IDLE_S: Final = 10.0
+
+
+class _Bounded(H11Protocol):
+    """A connection on which no request is being answered is closed soon, also before its first one: it takes somebody's place."""
+
+    def connection_made(self, transport: Any) -> None:
+        """Asyncio's protocol."""
+        super().connection_made(transport)
+        self._reaper = self.loop.call_later(_IDLE_S, self._reap)
+
+    def _reap(self) -> None:
+        if self.transport.is_closing():
+            return
+        if self.cycle is None or self.cycle.response_complete:
+            self.transport.close()
+        else:
+            self._reaper = self.loop.call_later(_IDLE_S, self._reap)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Asyncio's protocol."""
+        self._reaper.cancel()
+        super().connection_lost(exc)
 
 
 class Site(msgspec.Struct):
@@ -67,6 +93,8 @@ class HttpServer:
             proxy_headers=False,
             lifespan="off",
             ws="none",
+            http=_Bounded,
+            backlog=_AT_ONCE,
             limit_concurrency=_CONNECTIONS,
             timeout_graceful_shutdown=2,
         )

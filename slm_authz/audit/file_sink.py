@@ -6,6 +6,7 @@ recorder offers the batch again. What the newest lines already hold is not writt
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import os
 import re
@@ -18,7 +19,7 @@ from typing import Final
 import msgspec
 
 from slm_authz.audit.event import AuditEvent
-from slm_authz.errors import StoreError
+from slm_authz.errors import PortTaken, StoreError
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +53,7 @@ class FileSink:
         try:
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             files = _checked(directory)
+            self._lock = _locked(directory)
             self._path, self._file = self._resume(files[-1]) if files else self._begin(clock())
             self._size = end_of_last_line(self._file)
             os.ftruncate(self._file, self._size)
@@ -84,9 +86,19 @@ class FileSink:
         if self._torn:
             self._mend()
         now = self._clock()
+        if not self._in_place():
+            log.error("the audit file %s has been moved or removed; a new one is begun", self._path.name)
+            self._turn(now)
         if self._size and (self._size + len(data) > self._rotate or now - _began(self._path) >= _DAY_MS):
             self._turn(now)
         self._append(data)
+
+    def _in_place(self) -> bool:
+        """Whether the file that is written is still the one that readers find."""
+        try:
+            return os.path.samestat(self._path.stat(), os.fstat(self._file))
+        except FileNotFoundError:
+            return False
 
     def _append(self, data: bytes) -> None:
         view, written = memoryview(data), 0
@@ -147,6 +159,7 @@ class FileSink:
         if not self._closed:
             self._closed = True
             os.close(self._file)
+            os.close(self._lock)
 
 
 class _Identity(msgspec.Struct):
@@ -160,6 +173,17 @@ _identity: Final = msgspec.json.Decoder(_Identity).decode
 def _began(path: Path) -> int:
     match = _NAME.fullmatch(path.name)
     return int(match[1]) if match is not None else 0
+
+
+def _locked(directory: Path) -> int:
+    """The directory is one service's: two would write over each other's lines. The lock ends with the process, or with `close`."""
+    descriptor = os.open(directory / ".lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        raise PortTaken(f"Another slm-authz writes its audit trail to {directory}.", "Give this one a directory of its own.") from None
+    return descriptor
 
 
 def _checked(directory: Path) -> list[Path]:

@@ -32,6 +32,7 @@ from slm_authz.request import Arrival
 log = logging.getLogger(__name__)
 
 Answer = tuple[Arrival, Decision]
+_SAY_EVERY_MS = 60_000
 _INTERNAL = "Something failed here; the call was not let through. Retry, and tell the operator the decision id if it goes on."
 
 
@@ -71,6 +72,7 @@ class Engine:
         self._ticks = ticks
         self._new_id = new_id
         self._jitter = jitter
+        self._said: dict[str, int] = {}
         self._slots = Waiting()
         self._deferrals = Deferrals()
 
@@ -217,7 +219,7 @@ class Engine:
     # -- when the store fails
 
     def _outage(self, plans: list[Plan], rules: Rules, now: int, answers: list[Answer], error: StoreError) -> None:
-        log.error("the counters cannot be reached: %s", error)
+        self._complain(now, "the counters cannot be reached: %s", error)
         notes: list[tuple[str, bytes, int]] = []
         for planned in plans:
             planned.denial = planned.denial or _store_down()
@@ -230,7 +232,7 @@ class Engine:
 
     def _unkept(self, decided: list[tuple[Plan, Decision]], rules: Rules, now: int, answers: list[Answer], error: Exception) -> None:
         """The batch could not be made durable: what a limit's `on_outage: deny` covers is given back and refused."""
-        log.error("decisions could not be made durable: %s", error)
+        self._complain(now, "decisions could not be made durable: %s", error)
         for planned, decision in decided:
             if planned.admission is not None and decision.denial is None and planned.admission.account.on_outage == "deny":
                 denial = _store_down()
@@ -241,6 +243,12 @@ class Engine:
                 answers.append((planned.arrival, refused(planned, denial)))
             else:
                 answers.append((planned.arrival, decision))
+
+    def _complain(self, now: int, what: str, error: Exception) -> None:
+        """Say it at its beginning and once a minute: an outage has thousands of batches."""
+        if now - self._said.get(what, -_SAY_EVERY_MS) >= _SAY_EVERY_MS:
+            self._said[what] = now
+            log.error(what, error)
 
     # -- calls that nobody waits for
 

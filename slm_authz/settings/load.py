@@ -96,6 +96,8 @@ def load(path: Path | str, env: Mapping[str, str], plugins: Plugins | None = Non
 
 def _bytes_of(path: Path) -> bytes:
     try:
+        if path.exists() and not path.is_file():  # a pipe would hold up a service that looks at its file again and again
+            raise UsageError(f"The configuration {path} is not a file.", "Name one with -c FILE or SLM_AUTHZ_CONFIG.")
         with path.open("rb") as file:
             return file.read(MAX_BYTES + 1)
     except (OSError, ValueError) as wrong:  # ValueError: a NUL in the name

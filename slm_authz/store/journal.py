@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from threading import Lock
 from typing import Any, Final, Literal, Protocol
@@ -33,6 +34,7 @@ CREATE TABLE IF NOT EXISTS outbox (seq INTEGER PRIMARY KEY, record BLOB);
 _JOURNAL_SCHEMA: Final = "CREATE TABLE IF NOT EXISTS journal (seq INTEGER PRIMARY KEY, operations BLOB);"
 
 _ROWS: Final = 500
+_LONGEST_LOG: Final = 16 << 20
 _encode: Final = msgspec.msgpack.Encoder().encode
 _decode: Final = msgspec.msgpack.Decoder().decode
 _decode_pending: Final = msgspec.msgpack.Decoder(Pending).decode
@@ -120,6 +122,8 @@ class SqliteJournal:
         self._rows.execute("PRAGMA wal_autocheckpoint = 0")
         self._trimmer = open_database(journal, _JOURNAL_SCHEMA, SCHEMA_VERSION, synchronous="NORMAL")
         self._snapshots = open_database(snapshots, _SCHEMA, SCHEMA_VERSION, synchronous="FULL")
+        self._log = Path(f"{journal}-wal")
+        self._files = {path: _identity(path) for path in (journal, snapshots)}
         self._seq = 0
         self._written_outbox = 0
         self._captured: _Changes | None = None
@@ -219,10 +223,13 @@ class SqliteJournal:
             changes = self._captured
             if changes is None:
                 return
+            self._require_files()
             try:
                 self._transact(changes)
             except (sqlite3.Error, OverflowError, msgspec.MsgspecError) as error:
                 self.healthy = False
+                with suppress(sqlite3.Error):  # a full disk may have its room in the log
+                    self._checkpoint()
                 raise StoreError(
                     f"The counters' snapshot cannot be written: {error}.", "Make room on the disk; it is tried again every second."
                 ) from error
@@ -232,6 +239,13 @@ class SqliteJournal:
             self._written_outbox = max([outcome.seq for outcome in changes.outbox], default=self._written_outbox)
             # Batches that were refused after the capture are in the state, but in no row yet: only the next snapshot is whole.
             self.healthy = self.healthy or changes.refused == self._refused
+
+    def _require_files(self) -> None:
+        """What is written to a file that has no name any more survives nothing."""
+        for path, identity in self._files.items():
+            if _identity(path) != identity:
+                self.healthy = False
+                raise StoreError(f"{path} has been moved or removed while it was in use.", "Put it back, or restart the service.")
 
     def _transact(self, changes: _Changes) -> None:
         many, run = self._snapshots.executemany, self._snapshots.execute
@@ -252,13 +266,29 @@ class SqliteJournal:
             raise
         run("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
         self._trimmer.execute("DELETE FROM journal WHERE seq <= ?", (changes.journal_seq,))
-        self._trimmer.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+        self._checkpoint()
+
+    def _checkpoint(self) -> None:
+        """Into the file, without making a decision wait; but a log that is never empty at that moment would grow for ever."""
+        try:
+            large = self._log.stat().st_size > _LONGEST_LOG
+        except FileNotFoundError:
+            large = False
+        self._trimmer.execute(f"PRAGMA wal_checkpoint({'TRUNCATE' if large else 'PASSIVE'})").fetchall()
 
     def close(self) -> None:
         """Close all connections."""
         self._rows.close()
         self._trimmer.close()
         self._snapshots.close()
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _by_id(records: Sequence[Pending]) -> list[tuple[str, int, bytes]]:

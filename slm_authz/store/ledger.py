@@ -20,6 +20,8 @@ Operation = tuple[Any, ...]
 """("a", Pending) admit · ("s", id, actual, now, Outcome | None) settle · ("r", id, lease_end) renew · ("l", id, now, Outcome) lapse ·
 ("c", Pending, actual, now, Outcome) correct · ("g", id, now, Outcome | None) give back · ("n", Outcome) note"""
 
+JITTER_MS = 1000
+"""Threads bring times that are a little apart: that is no clock that went back."""
 MAX_LAPSED = 50_000
 """Lapsed records kept for a late entry. While no access log arrives every call lapses: memory must stay bounded."""
 
@@ -29,6 +31,7 @@ class Ledger:
 
     def __init__(self) -> None:
         self.floor = 0
+        self._gone_back: tuple[int, int] | None = None  # the clock, and the store's time, when the clock had gone back
         self.seq = 0
         self.acknowledged = 0
         self.counters: dict[str, rules.State] = {}
@@ -41,8 +44,18 @@ class Ledger:
         self.dirty_lapsed: set[str] = set()
 
     def advance(self, now: int) -> int:
-        """The store's time: it never goes back, so neither does a window."""
-        self.floor = max(self.floor, now)
+        """The store's time: it never goes back, so neither does a window; nor does it stand still, so a lease ends.
+
+        Where the clock has gone back (or was ahead for a moment), the store's time runs on at nine tenths of its speed until both agree.
+        """
+        if now >= self.floor:
+            self._gone_back = None
+            self.floor = now
+        elif self.floor - now > JITTER_MS:
+            if self._gone_back is None or now < self._gone_back[0]:
+                self._gone_back = (now, self.floor)
+            clock, floor = self._gone_back
+            self.floor = max(self.floor, floor + (now - clock) * 9 // 10)
         return self.floor
 
     def state(self, key: str) -> rules.State:

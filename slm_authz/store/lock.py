@@ -24,7 +24,8 @@ class StoreLock:
         except OSError:
             os.close(self._descriptor)
             raise PortTaken(
-                f"Another slm-authz serves from {path.parent}.", "Stop it first, or give this one a store.url of its own."
+                f"Another slm-authz serves from {path.parent}.",
+                "Stop it first, or give this one a store.url and an audit directory of its own.",
             ) from None
 
     def release(self) -> None:

@@ -30,7 +30,10 @@ LATE_MS = 86_400_000
 
 
 class MemoryCounters:
-    """The embedded counters. `lease_ms` and `calendar` may be replaced when a configuration is reloaded."""
+    """The embedded counters. `lease_ms` and `calendar` may be replaced when a configuration is reloaded.
+
+    unheard_since: the first admission since which no log entry of any kind has arrived; None: one has
+    """
 
     def __init__(self, signer: Signer, calendar: Calendar, lease_ms: int, journal: Journal | None = None) -> None:
         self.calendar = calendar
@@ -42,7 +45,7 @@ class MemoryCounters:
         self._operations: list[Operation] = []
         self._mixed_until = 0
         self.distrusted = self._ledger.distrusted
-        self.last_entry = 0
+        self.unheard_since: int | None = None
 
     # -- admission
 
@@ -113,6 +116,8 @@ class MemoryCounters:
         else:
             pending.lease_end = now + self._lease_ms
             self._ledger.add(pending)
+            if self.unheard_since is None:
+                self.unheard_since = now
             self._operations.append(("a", pending))
         return Grant(pending, quoted, requests, tokens)
 
@@ -129,7 +134,7 @@ class MemoryCounters:
         """Settle, renew or correct by log entries; an entry without a record has no effect."""
         with self._lock:
             now = self._ledger.advance(now)
-            self.last_entry = now
+            self.unheard_since = None
             settled = [self._settle(entry, now) for entry in entries]
             self.commit()
             return settled
@@ -294,12 +299,7 @@ class MemoryCounters:
 
     def saw_log(self) -> None:
         """A log entry of any kind has arrived."""
-        self.last_entry = self._ledger.floor
-
-    def oldest_admission(self) -> int | None:
-        """When the oldest pending call was admitted."""
-        with self._lock:
-            return next((pending.admitted for pending in self._ledger.pending.values()), None)
+        self.unheard_since = None
 
     def set_lease(self, lease_ms: int, now: int) -> None:
         """Leases given from now on are this long; those given before keep theirs."""

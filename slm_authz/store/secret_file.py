@@ -11,9 +11,11 @@ from pathlib import Path
 from slm_authz.errors import StoreError
 from slm_authz.store.sqlite import private_directory, private_file
 
+LOST: str = "Restore it from a backup: without it no stored key can be verified."
 
-def load_or_make(path: Path, make: Callable[[], bytes]) -> bytes:
-    """The file's content without line end; where it is missing it is made, atomically."""
+
+def load_or_make(path: Path, make: Callable[[], bytes], remedy: str = LOST) -> bytes:
+    """The file's content without line end; where it is missing it is made, atomically. `remedy`: what to do about an empty one."""
     private_directory(path.parent)
     try:
         if not path.exists():
@@ -23,7 +25,7 @@ def load_or_make(path: Path, make: Callable[[], bytes]) -> bytes:
     except OSError as error:
         raise StoreError(f"{path} cannot be used: {error.strerror}.") from error
     if not secret:
-        raise StoreError(f"{path} is empty.", "Restore it from a backup: without it no stored key can be verified.")
+        raise StoreError(f"{path} is empty.", remedy)
     return secret
 
 

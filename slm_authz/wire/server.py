@@ -6,10 +6,12 @@ Enters: a corridor, an address. Forbidden: any decision; a gRPC error as the ans
 from __future__ import annotations
 
 import errno
+import os
 import shutil
 import socket
 import tempfile
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from time import sleep
 from typing import Final, Literal
@@ -23,6 +25,8 @@ from slm_authz.wire.seam import CHECK, Corridor, Transport
 from slm_authz.wire.socket_guard import SocketGuard
 from slm_authz.wire.streams import StreamServer
 
+_PRIVATE: Final = "slm-authz-grpc-"
+_STREAMS: Final = "streams.sock"
 SLACK: Final = 1 << 20
 """What a message may hold beyond the largest body: headers, certificates, metadata."""
 
@@ -76,7 +80,8 @@ class Server:
             self._guard = SocketGuard(Path(target.removeprefix("unix:")))
             target = f"unix:{self._guard.binding}"
         try:
-            self._private = tempfile.mkdtemp(prefix="slm-authz-")  # 0700
+            _sweep(Path(tempfile.gettempdir()))
+            self._private = tempfile.mkdtemp(prefix=_PRIVATE)  # 0700
             self._streams = StreamServer()
             port = self._bind(target, self._streams)
             if self._guard is not None:
@@ -95,7 +100,7 @@ class Server:
         if self._native:
             from slm_authz.wire.native import NativeTransport
 
-            behind = f"{self._private}/streams.sock"
+            behind = f"{self._private}/{_STREAMS}"
             front = NativeTransport(target, behind)
             self._drive(front)
             streams.serve(f"unix:{behind}", handlers)
@@ -151,6 +156,19 @@ class Server:
         if self._guard is not None:
             self._guard.release()
             self._guard = None
+
+
+def _sweep(directory: Path) -> None:
+    """Remove what killed services of this user have left: a private directory with a socket that nobody answers on."""
+    for path in directory.glob(f"{_PRIVATE}*/{_STREAMS}"):
+        with suppress(OSError), socket.socket(socket.AF_UNIX) as probe:
+            if path.parent.stat().st_uid != os.geteuid():
+                continue
+            probe.settimeout(1)
+            try:
+                probe.connect(str(path))
+            except ConnectionRefusedError:
+                shutil.rmtree(path.parent, ignore_errors=True)
 
 
 def _cannot_listen(target: str, error: OSError | RuntimeError) -> DependencyError:

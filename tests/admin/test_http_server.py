@@ -107,3 +107,16 @@ def test_a_file_in_the_place_of_a_socket_is_never_removed(tmp_path: Path) -> Non
     with pytest.raises(DependencyError, match="not a socket"):
         HttpServer([unix(path)])
     assert path.read_text() == "precious"
+
+
+def test_a_connection_on_which_nothing_is_asked_does_not_keep_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("slm_authz.admin.server._IDLE_S", 0.01)
+    server = HttpServer([tcp()])
+    server.start()
+    for said in (b"", b"GET / HT", b"GET / HTTP/1.1\r\nhost: a\r\n\r\n"):
+        with socket.create_connection(("127.0.0.1", server.ports["admin"]), timeout=5) as silent:
+            silent.sendall(said)
+            while silent.recv(4096):
+                pass
+    assert get(server.ports["admin"]) == b"hi"
+    server.stop()

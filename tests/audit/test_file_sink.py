@@ -13,7 +13,7 @@ import msgspec
 import pytest
 
 from slm_authz.audit.file_sink import FileSink, trail_files
-from slm_authz.errors import StoreError
+from slm_authz.errors import PortTaken, StoreError
 
 DAY = 86_400_000
 
@@ -254,3 +254,40 @@ def test_foreign_files_are_left_alone(sink_of: Any, made: Any, tmp_path: Path) -
         sink.write([made.event(serial)])
     sink.close()
     assert foreign.read_text() == "mine"
+
+
+def test_a_directory_is_one_services(sink_of: Any, made: Any, tmp_path: Path) -> None:
+    first = sink_of()
+    with pytest.raises(PortTaken, match="a directory of its own"):
+        sink_of()
+    first.write([made.event(1)])
+    first.close()
+    second = sink_of()
+    second.write([made.event(2)])
+    second.close()
+    assert lines(tmp_path / "audit") == [1, 2]
+
+
+@pytest.mark.parametrize("how", ["moved", "removed"])
+def test_a_file_that_was_taken_away_is_begun_anew(sink_of: Any, made: Any, tmp_path: Path, how: str) -> None:
+    sink = sink_of()
+    sink.write([made.event(1)])
+    (path,) = trail_files(tmp_path / "audit")
+    if how == "moved":
+        path.rename(tmp_path / "kept.jsonl")
+    else:
+        path.unlink()
+    sink.write([made.event(2)])
+    assert lines(tmp_path / "audit") == [2]
+    sink.close()
+
+
+def test_a_directory_that_was_taken_away_takes_no_events(sink_of: Any, made: Any, tmp_path: Path) -> None:
+    sink = sink_of()
+    (tmp_path / "audit").rename(tmp_path / "elsewhere")
+    with pytest.raises(OSError, match="No such file"):
+        sink.write([made.event(1)])
+    (tmp_path / "elsewhere").rename(tmp_path / "audit")
+    sink.write([made.event(1)])
+    assert lines(tmp_path / "audit") == [1]
+    sink.close()

@@ -219,6 +219,30 @@ def test_time_never_goes_back(bench: Callable[..., Any], noon: int) -> None:
     assert isinstance(admit(b, b.admission(), noon), Refusal)
 
 
+@pytest.mark.parametrize("restart", [False, True])
+def test_a_clock_that_was_ahead_for_a_moment_holds_no_lease_for_ever(bench: Callable[..., Any], noon: int, restart: bool) -> None:
+    b = bench([{"concurrent": 1}])
+    b.counters.lapse(noon + 30 * DAY)
+    grant = admit(b, b.admission(), noon + 10)
+    assert isinstance(grant, Grant)
+    if restart and b.durable:
+        b.counters.snapshot()
+        b.reopen()
+    assert b.counters.lapse(noon + 20) == []
+    assert b.counters.lapse(noon + 10 * MINUTE) == []
+    assert len(b.counters.lapse(noon + 18 * MINUTE)) == 1
+    assert isinstance(admit(b, b.admission(), noon + 18 * MINUTE), Grant)
+
+
+def test_times_that_are_a_little_apart_do_not_add_up(bench: Callable[..., Any], noon: int) -> None:
+    b = bench([{"requests": 1, "per": "second"}])
+    for _ in range(1000):
+        b.counters.lapse(noon + 500)
+        b.counters.lapse(noon)
+    assert isinstance(admit(b, b.admission(), noon + 1), Grant)
+    assert isinstance(admit(b, b.admission(), noon + 501), Refusal)
+
+
 def test_acknowledged_events_are_gone(bench: Callable[..., Any], noon: int) -> None:
     b = bench([{"requests": 9, "per": "minute"}])
     b.counters.note([("decision", b"a", 1), ("decision", b"b", 1), ("summary", b"c", 7)], noon)

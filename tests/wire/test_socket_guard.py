@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from slm_authz.errors import DependencyError, PortTaken
+from slm_authz.wire.server import _sweep
 from slm_authz.wire.socket_guard import SocketGuard
 
 
@@ -109,3 +110,18 @@ def test_a_path_too_long_for_the_system_is_said_plainly(directory: Path) -> None
     with pytest.raises(DependencyError, match="too long"):
         SocketGuard(path)
     assert [p.name for p in directory.iterdir()] == [path.name + ".lock"]
+
+
+def test_what_killed_services_have_left_goes_and_what_lives_stays(tmp_path: Path) -> None:
+    dead, living, foreign = (tmp_path / name for name in ("slm-authz-grpc-a", "slm-authz-grpc-b", "slm-authz-grpc-c"))
+    for directory in (dead, living, foreign):
+        directory.mkdir()
+    (foreign / "streams.sock").touch()
+    with socket.socket(socket.AF_UNIX) as one, socket.socket(socket.AF_UNIX) as other:
+        one.bind(str(dead / "streams.sock"))
+        other.bind(str(living / "streams.sock"))
+        other.listen()
+        one.close()
+        _sweep(tmp_path)
+        assert not dead.exists()
+        assert living.exists()
