@@ -11,12 +11,14 @@ CPU_GOAL, RATE_GOAL = 2.2, 6.0
 
 def run(context: Context) -> Section:
     with context.servers() as stack:
+        raw = context.python(stack, "raw-front", "empty_front", "--raw")
         front = context.python(stack, "empty-front", "empty_front")
         aio = context.python(stack, "empty-aio", "empty_aio")
         service = context.service(stack, "check")
         calls = [check_request(key) for key in service.keys]
         targets = {
-            "batch front, empty handler (decoded)": (front, front.port),
+            "batch front, empty handler, bytes": (raw, raw.port),
+            "batch front, empty handler, decoded": (front, front.port),
             "**full Check**": (service.server, service.grpc),
             "grpc.aio, empty handler": (aio, aio.port),
         }
@@ -28,13 +30,13 @@ def run(context: Context) -> Section:
             for name, (server, port) in targets.items():
                 runs[name].append(load.grpc(port, calls, cpu=server.cpu, seconds=context.seconds))
     middle = {name: load.middle(of) for name, of in runs.items()}
-    empty, full, grpcio = middle.values()
+    _, empty, full, grpcio = middle.values()
     ratio = full.cpu / empty.cpu
     faster = full.rate / grpcio.rate
     return Section(
         title="A full Check",
         method=(
-            f"A CheckRequest of {len(calls[0])} bytes; 64 calls in flight on one connection; {context.rounds} rounds of {context.seconds:g} s, the three "
+            f"A CheckRequest of {len(calls[0])} bytes; 64 calls in flight on one connection; {context.rounds} rounds of {context.seconds:g} s, the "
             "servers in turn, medians. The full Check: key, tier, JSON body, three limits, hold, journal, audit on; every call is allowed, and "
             "none is settled here."
         ),

@@ -1,8 +1,12 @@
-"""The batch front with a handler that decodes the CheckRequest and answers a constant: what any service on this transport costs at least."""
+"""The batch front with an empty handler: what any service on this transport costs at least.
+
+Decoded, as a servicer of generated code sees it: a CheckRequest comes in and a CheckResponse goes out, both as messages; `--raw`: bytes.
+"""
 
 from __future__ import annotations
 
 import signal
+import sys
 
 from envoy.service.auth.v3 import external_auth_pb2
 from pygrpc_native import EVENT_CALL, NativeGrpcFront
@@ -16,13 +20,18 @@ def main() -> None:
     answer.status.code = 0
     answer.ok_response.SetInParent()
     constant, parse = answer.SerializeToString(), external_auth_pb2.CheckRequest.FromString
+    decoded = "--raw" not in sys.argv
     signal.signal(signal.SIGTERM, lambda *_: front.close())
     front.start()
     print("ready", front.bound_port, flush=True)
     while (events := front.recv_batch(64, 200)) is not None:
         for kind, call, _, payload, _ in events:
-            if kind == EVENT_CALL:
+            if kind != EVENT_CALL:
+                continue
+            if decoded:
                 parse(payload)
+                front.respond(call, answer.SerializeToString())
+            else:
                 front.respond(call, constant)
 
 
