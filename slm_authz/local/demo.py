@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shlex
+import shutil
 import signal
 import sys
 import tempfile
@@ -223,6 +225,19 @@ def _heading(text: str, source: str) -> None:
     print(f"\n{paint(text, 'bold')} {paint(f'({source})', 'dim')}")
 
 
+def own_command() -> str:
+    """`slm-authz` as it can be typed here: by its name where that leads to us, else by its path; it need not be on the PATH."""
+    given = Path(sys.argv[0])
+    own = given if given.name == "slm-authz" else Path(sys.executable).with_name("slm-authz")
+    found = shutil.which("slm-authz")
+    if found is not None and Path(found).resolve() == own.resolve():
+        return "slm-authz"
+    if not own.is_file():
+        return f"{shlex.quote(sys.executable)} -m slm_authz"
+    own = own.absolute()
+    return shlex.quote(str(own.relative_to(Path.cwd()) if own.is_relative_to(Path.cwd()) else own))
+
+
 def _show(directory: Path, say: Callable[[str], None]) -> Sequence[str]:
     """Run it all; what was not as expected."""
     gateway = Gateway(Plan(directory, "127.0.0.1:0", temporary=True), os.environ, say)
@@ -258,7 +273,7 @@ def main() -> int:
     for line in wrong:
         print(f"\n{paint('Not as expected:', 'red')} {line}.", end="")
     if not wrong:
-        print(f"\n{paint('All as expected', 'green')}, in {time.monotonic() - began:.1f} s. Next: slm-authz up")
+        print(f"\n{paint('All as expected', 'green')}, in {time.monotonic() - began:.1f} s. Next: {own_command()} up")
     else:
         print()
     return 1 if wrong else 0

@@ -55,7 +55,7 @@ def inspect(path: Path) -> Envoy:
     version = _VERSION_LINE.search(answer.stdout)
     if version is None:
         said = (answer.stderr.strip().splitlines() or ["it says nothing"])[-1]
-        raise EnvoyMissing(f"{path} does not answer like an Envoy: {said}", _OWN)
+        raise EnvoyMissing(f"{path} does not answer like an Envoy: {said.rstrip('.')}.", _OWN)
     return Envoy(path, version[1])
 
 

@@ -20,6 +20,8 @@ USAGE: Final = "slm.usage"
 """Dynamic metadata in which the service expects the usage that Envoy parsed."""
 MAX_EVENT: Final = 1 << 20
 """Largest event of a stream that is read for usage, in bytes; Envoy's default of 8 KiB misses events that carry logprobs."""
+MAX_HEAP: Final = 2 << 30
+"""Memory of Envoy at which it sheds load: five hundred bodies of 4 MiB that trickle in."""
 _HTTP: Final = "envoy.extensions.filters.http"
 _FIGURES: Final = (("prompt_tokens", "input_tokens"), ("completion_tokens", "output_tokens"))
 _JSON_TYPES: Final = r"application/json\s*(;.*)?"
@@ -51,15 +53,30 @@ def bootstrap(settings: Settings, wiring: Wiring) -> Tree:
             "clusters": [clusters.service(settings), clusters.upstream(settings, wiring)],
         },
         "overload_manager": {
+            # Bodies are buffered before anybody is known: beyond this much memory new requests are refused, and idle connections closed.
+            "refresh_interval": "0.25s",
             "resource_monitors": [
+                {
+                    "name": "envoy.resource_monitors.fixed_heap",
+                    "typed_config": typed(
+                        "envoy.extensions.resource_monitors.fixed_heap.v3.FixedHeapConfig", {"max_heap_size_bytes": MAX_HEAP}
+                    ),
+                },
                 {
                     "name": "envoy.resource_monitors.global_downstream_max_connections",
                     "typed_config": typed(
                         "envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig",
                         {"max_active_downstream_connections": 10000},
                     ),
+                },
+            ],
+            "actions": [
+                {
+                    "name": f"envoy.overload_actions.{action}",
+                    "triggers": [{"name": "envoy.resource_monitors.fixed_heap", "threshold": {"value": value}}],
                 }
-            ]
+                for action, value in (("disable_http_keepalive", 0.85), ("stop_accepting_requests", 0.95))
+            ],
         },
     }
     if wiring.admin is not None:

@@ -6,6 +6,7 @@ fork and exec (`preexec_fn`): gRPC's handlers would run there too, and where its
 
 from __future__ import annotations
 
+import errno
 import signal
 import socket
 import subprocess
@@ -42,7 +43,9 @@ def require_free(host: str, port: int, what: str) -> None:
         except OSError as error:
             raise PortTaken(
                 f"{what} cannot listen on {host}:{port}: {(error.strerror or str(error)).lower()}.",
-                "Stop the process that does, or use another port.",
+                "Stop the process that does, or name another port: the gateway's with --listen, the service's in the configuration."
+                if error.errno == errno.EADDRINUSE
+                else "Name another address: the gateway's with --listen, the service's in the configuration.",
             ) from error
 
 

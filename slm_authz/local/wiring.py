@@ -6,6 +6,7 @@ Leaves: `Wiring`, checked. A secret never stands in it: the model server's key i
 from __future__ import annotations
 
 import re
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
@@ -16,10 +17,12 @@ from slm_authz.errors import UsageError
 from slm_authz.settings.address import Address, parse_address
 
 LISTEN: Final = "127.0.0.1:10000"
+ADMIN: Final = "127.0.0.1:9901"
 UPSTREAM: Final = "http://127.0.0.1:8000"
 _VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
 _HOST: Final = re.compile(r"[0-9A-Za-z]([0-9A-Za-z.-]{0,251}[0-9A-Za-z])?|[0-9A-Fa-f:.]{2,45}")
 _PREFIX: Final = re.compile(r"(/[0-9A-Za-z._~-]+)*")
+_WRITE: Final = "Write it like http://127.0.0.1:8000 or https://models.example.com."
 _CA_FILES: Final = (
     "/etc/ssl/certs/ca-certificates.crt",  # Debian, Alpine
     "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",  # Fedora
@@ -59,33 +62,47 @@ class Wiring(msgspec.Struct, frozen=True):
 
 
 def parse_upstream(text: str) -> Upstream:
-    """A base URL as model servers and SDKs write it, with or without `/v1`. UsageError."""
-    wrong = UsageError(f"{text!r} is not the URL of a model server.", "Write it like http://127.0.0.1:8000 or https://models.example.com.")
+    """A base URL as model servers and SDKs write it, with or without `/v1`. UsageError, which repeats nothing of it: it may hold a secret."""
     if not all("!" <= c <= "~" for c in text):  # urlsplit takes line ends and tabs out of a URL, silently
-        raise wrong
+        raise _no_url("it has characters that no URL has")
+    if any(sign in text for sign in "@?#"):
+        raise _no_url("it has a user name, a password or a query", f"{_WRITE} A key goes into a variable: --upstream-key-env NAME.")
     try:
         url = urlsplit(text)
         port = url.port
     except ValueError:
-        raise wrong from None
-    if url.scheme not in ("http", "https") or url.username is not None or url.query or url.fragment:
-        raise wrong
+        raise _no_url("its host or port is malformed") from None
+    if url.scheme not in ("http", "https"):
+        raise _no_url("it does not begin with http:// or https://")
     path = url.path.rstrip("/")
     prefix = path.removesuffix("/v1")
-    if not url.hostname or _HOST.fullmatch(url.hostname) is None or _PREFIX.fullmatch(prefix) is None or port == 0:
-        raise wrong
+    if not url.hostname or _HOST.fullmatch(url.hostname) is None or port == 0:
+        raise _no_url("its host or port is malformed")
+    if _PREFIX.fullmatch(prefix) is None:
+        raise _no_url("its path has more than plain names between single slashes")
     tls = url.scheme == "https"
     return Upstream(url.hostname, port or (443 if tls else 80), tls, prefix)
 
 
+def _no_url(why: str, fix: str = _WRITE) -> UsageError:
+    return UsageError(f"--upstream is not the URL of a model server: {why}.", fix)
+
+
 def parse_listen(text: str, flag: str = "--listen") -> Address:
-    """Where Envoy listens. UsageError."""
+    """Where Envoy listens: it looks no name up, so `localhost` becomes its address here. UsageError."""
+    fix = f"Write it like {LISTEN if flag == '--listen' else ADMIN}, or [::1]:10000."
     try:
         address = parse_address(text)
-    except ValueError as error:
-        raise UsageError(f"{flag}: {error}.") from None
+    except ValueError:
+        raise UsageError(f"{flag}: {text!r} is not an IP address with a port.", fix) from None
     if address.path is not None or not address.port:
-        raise UsageError(f"{flag} needs a host and a port.", f"Write it like {LISTEN}.")
+        raise UsageError(f"{flag} needs an IP address and a port.", fix)
+    if address.host == "localhost":
+        return Address("127.0.0.1", address.port)
+    try:
+        ip_address(address.host.strip("[]"))
+    except ValueError:
+        raise UsageError(f"{flag}: Envoy listens on IP addresses and localhost, not on the name {address.host!r}.", fix) from None
     return address
 
 

@@ -17,6 +17,7 @@ import httpx2
 import pytest
 import yaml
 from envoy.config.core.v3 import base_pb2
+from envoy.data.accesslog.v3 import accesslog_pb2
 from envoy.service.accesslog.v3 import als_pb2
 from envoy.service.auth.v3 import external_auth_pb2
 from google.protobuf import struct_pb2
@@ -166,7 +167,13 @@ class Edge:
             return client.post(f"{self.url}/v1/chat/completions?n={self._posted}", json=BODY | (body or {}), headers=headers)
 
     def end(self) -> Any:
-        """The access log entry of the last post; those of other calls are passed over."""
+        """The access log entry of the end of the last post; those of other calls, and its own signs of life, are passed over."""
+        while (entry := self.entry()).common_properties.access_log_type != accesslog_pb2.DownstreamEnd:
+            pass
+        return entry
+
+    def entry(self) -> Any:
+        """The next access log entry of the last post."""
         while True:
             entry = self.recorder.ends.get(timeout=10)
             if entry.request.path.endswith(f"?n={self._posted}"):
@@ -315,6 +322,9 @@ def test_a_call_ends_before_its_lease(edge: Edge) -> None:
     """The lease is 4 s: after 2 s Envoy ends the call, and says so."""
     with pytest.raises(httpx2.RemoteProtocolError):
         edge.post({"stream": True, "max_tokens": 64}, {"x-sample": "delay=0.3"})
+    alive = edge.entry().common_properties
+    assert alive.access_log_type == accesslog_pb2.DownstreamPeriodic, "a long answer shows that it lives"
+    assert alive.metadata.filter_metadata["envoy.filters.http.ext_authz"]["slm"]["hold"], "and whose hold it is"
     assert edge.end().response.response_code_details == "max_duration_timeout"
 
 
