@@ -240,7 +240,7 @@ class Service:
         """The detail of /readyz: no names of clients, keys or tenants."""
         store = self._store_up()
         return {
-            "ready": self.engine.ready and not self._stopping.is_set(),
+            "ready": self.engine.ready and self.server.deciding and not self._stopping.is_set(),
             "version": __version__,
             "config": {"digest": self._loaded.digest, "error": self._reload_error, "restart": self._restart_due},
             "store": "ok" if store else "down",

@@ -56,6 +56,11 @@ class Pump:
         """Begin to receive."""
         self._thread.start()
 
+    @property
+    def alive(self) -> bool:
+        """Whether anybody is answered."""
+        return self._thread.is_alive()
+
     def join(self, timeout: float) -> None:
         """Wait for the end of the loop, after the transport was closed."""
         self._thread.join(timeout)

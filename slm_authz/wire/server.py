@@ -63,13 +63,18 @@ class Server:
         self._max_message = max_body + SLACK
         self._native = native_available() if transport == "auto" else transport == "native"
         self._complain = Complaints(ticks)
-        self.health = health.Health(lambda: corridor.ready, frozenset((CHECK[1:].partition("/")[0], access_log.SERVICE)))
+        self.health = health.Health(lambda: corridor.ready and self.deciding, frozenset((CHECK[1:].partition("/")[0], access_log.SERVICE)))
         self.access_log = access_log.AccessLog(self._settle, corridor.unmatched, self._complain)
         self._guard: SocketGuard | None = None
         self._private = ""
         self._streams: StreamServer | None = None
         self._transport: Transport | None = None
         self._pump: Pump
+
+    @property
+    def deciding(self) -> bool:
+        """Whether the thread that decides is alive."""
+        return self._transport is not None and self._pump.alive
 
     # -- life
 

@@ -100,3 +100,10 @@ def test_times_keep_their_milliseconds(millis: int) -> None:
 )
 def test_traceparent_is_read_as_w3c_says(text: str, valid: bool) -> None:
     assert (trace_parent(text) is not None) is valid
+
+
+@pytest.mark.parametrize("path", ["/v1/%s", "/%s/x", "/v1/a%s"])
+def test_a_key_in_a_path_is_never_written_down(made: Any, path: str) -> None:
+    key = "slm_test_0123456789AB_0123456789ABCDEFGHIJKLMNOPQRSTUV3q5Muq"
+    event, _ = finish(made.outcome(1, made.facts(1, path=path % key)))
+    assert event.path == path % "slm_***"

@@ -395,3 +395,43 @@ def test_without_an_access_log_what_cannot_be_kept_is_one_refusal(unmetered: Any
     decision = unmetered.ask(unmetered.request(BODY, key=unmetered.key("acme")))
     assert decision.denial.reason is Reason.STORE_UNAVAILABLE
     assert [(event.outcome, event.reason) for event in unmetered.events()] == [("error", "store_unavailable")]
+
+
+# -- what callers try
+
+
+@pytest.fixture
+def open_paths(tmp_path: Path) -> Iterator[Any]:
+    one = _house(tmp_path, CONFIG + "paths: [{prefix: /v1/, methods: [POST, GET], model: none}]\n")
+    yield one
+    one.close()
+
+
+@pytest.mark.parametrize(
+    "path", ["/v1/chat/completions/", "/v1/Chat/Completions", "/v1/chat/completions.", "/V1/EMBEDDINGS//", "/v1/completions%20"]
+)
+def test_no_spelling_of_an_api_path_passes_unmetered(open_paths: Any, path: str) -> None:
+    decision = open_paths.ask(open_paths.request(BODY, key=open_paths.key("acme"), target=path))
+    assert decision.denial.reason is Reason.PATH_NOT_ALLOWED
+
+
+def test_other_paths_of_the_same_prefix_do(open_paths: Any) -> None:
+    for path in ("/v1/files", "/v1/chat/completions/x", "/v1/audio/transcriptions"):
+        assert allowed(open_paths.ask(open_paths.request(BODY, key=open_paths.key("acme"), target=path)))
+
+
+def test_who_has_one_address_of_ipv6_has_all_of_its_network(tmp_path: Path) -> None:
+    one = _house(tmp_path, CONFIG.replace("{requests: 2, per: minute}", "{requests: 2, per: minute, by: address}"))
+    key = one.key("roaming", tier="few")
+    peers = ["2001:db8::1", "2001:db8::2:3", "2001:db8:0:0:ffff::", "2001:db8:0:1::1", "192.0.2.1", "192.0.2.2"]
+    assert [allowed(one.ask(one.request(BODY, key=key, peer=peer))) for peer in peers] == [True, True, False, True, True, True]
+    assert [event.source for event in one.events()] == ["2001:db8:0:0:ffff::"]
+    one.close()
+
+
+def test_a_callers_words_are_kept_as_far_as_they_are_shown(house: Any) -> None:
+    words = {"traceparent": "0" * 40_000}
+    for _ in range(3):
+        house.ask(house.request(BODY, key=house.key("acme"), target="/v1/" + "x" * 40_000, headers=words, request_id="r" * 40_000))
+    assert max(len(outcome.memo) for outcome in house.counters.pending(10)) < 2000
+    assert all(len(event.path or "") == 512 for event in house.events())

@@ -32,7 +32,7 @@ class Plugin:
 
     def identify(self, request: RequestContext, now: int) -> Any:
         self.asked += 1
-        if isinstance(self.answer, Exception):
+        if isinstance(self.answer, BaseException):
             raise self.answer
         return self.answer
 
@@ -196,6 +196,33 @@ def test_a_plugins_failure_is_not_told(caplog: pytest.LogCaptureFixture) -> None
     assert isinstance(answer, Denial)
     assert "hunter2" not in answer.message + caplog.text
     assert "identity method ldap failed: RuntimeError" in caplog.text
+
+
+@pytest.mark.parametrize("failure", [asyncio.CancelledError(), SystemExit(3), GeneratorExit()])
+def test_a_plugins_way_out_is_not_ours(failure: BaseException) -> None:
+    resolver = Resolver(FINDER, None, [("ldap", Plugin(failure))])
+    answer = resolver.resolve(Found((), ()), RequestContext("POST", "/", "h", {}), 0)
+    assert isinstance(answer, Denial)
+    assert answer.reason is Reason.INTERNAL
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        Denial("no_such_reason", "no"),  # type: ignore[arg-type]
+        Denial(Reason.INVALID_TOKEN, 5),  # type: ignore[arg-type]
+        Denial(Reason.INVALID_TOKEN, "no", code=b"x"),  # type: ignore[arg-type]
+        Denial(Reason.INVALID_TOKEN, "no", status=200),
+        Denial(Reason.INVALID_TOKEN, "no", status="401"),  # type: ignore[arg-type]
+        Denial(Reason.INVALID_TOKEN, "no", retry_after=1.5),  # type: ignore[arg-type]
+        Denial(Reason.INVALID_TOKEN, "no", limit=3),  # type: ignore[arg-type]
+        Denial(Reason.INVALID_TOKEN, "no", headers=(("set-cookie", "a\r\nb"),)),
+    ],
+)
+def test_a_refusal_that_is_none_is_a_fault(odd: Denial) -> None:
+    answer = Resolver(FINDER, None, [("ldap", Plugin(odd))]).resolve(Found((), ()), RequestContext("POST", "/", "h", {}), 0)
+    assert isinstance(answer, Denial)
+    assert answer.reason is Reason.INTERNAL
 
 
 def test_nothing_else_of_the_key_is_touched(desk: Desk) -> None:
