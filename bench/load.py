@@ -39,8 +39,9 @@ class Load(msgspec.Struct, frozen=True):
 class Settler:
     """Answers the holds of allows through an access log stream on the same connection."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, *, patient: bool = False) -> None:
         self._connection = connection
+        self._patient = patient
         self._stream = connection.begin(header_block(LOGS, None), None)
         self._holds: list[str] = []
         self.sent = 0
@@ -49,14 +50,15 @@ class Settler:
         hold = hold_of(answer)
         if hold is not None:
             self._holds.append(hold)
-            if len(self._holds) >= BATCH:
+            if len(self._holds) >= BATCH and not self._patient:
                 self.flush()
 
     def flush(self) -> None:
-        if self._holds:
-            self._connection.send(self._stream, log_message(self._holds))
-            self.sent += len(self._holds)
-            self._holds = []
+        for at in range(0, len(self._holds), BATCH):
+            holds = self._holds[at : at + BATCH]
+            self._connection.send(self._stream, log_message(holds))
+            self.sent += len(holds)
+        self._holds = []
 
 
 def grpc(
@@ -68,13 +70,15 @@ def grpc(
     count: int | None = None,
     in_flight: int = 64,
     settled: Callable[[int], bool] | None = None,
+    settle_after: bool = False,
     progress: Callable[[int], None] | None = None,
 ) -> Load:
     """Drive Checks for `seconds`, or until `count` are answered. With `settled` allows come back in the access log, and the
-    CPU counts until `settled(how many)` says that all of them are accounted for.
+    CPU counts until `settled(how many)` says that all of them are accounted for. `settle_after`: they come back when the measurement is
+    over, uncounted, so that the next one finds the server as this one did.
     """
     connection = Connection(port)
-    settler = Settler(connection) if settled is not None else None
+    settler = Settler(connection, patient=settle_after) if settled is not None else None
     block, supply = header_block(CHECK), cycle(messages)
     began: dict[int, float] = {}
     latencies: list[float] = []
@@ -119,7 +123,8 @@ def grpc(
                     )
                 connection.turn(ended, 0.05)
             _rest(cpu)
-            used = (cpu() - before) / max(1, len(latencies))
+            if not settle_after:
+                used = (cpu() - before) / max(1, len(latencies))
     finally:
         connection.close()
     return result(latencies, answered, took, used, refused)

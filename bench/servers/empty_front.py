@@ -1,6 +1,7 @@
 """The batch front with an empty handler: what any service on this transport costs at least.
 
 Decoded, as a servicer of generated code sees it: a CheckRequest comes in and a CheckResponse goes out, both as messages; `--raw`: bytes.
+`--bytes N`: the answer is that long, as a real one is.
 """
 
 from __future__ import annotations
@@ -19,6 +20,10 @@ def main() -> None:
     answer = external_auth_pb2.CheckResponse()
     answer.status.code = 0
     answer.ok_response.SetInParent()
+    if "--bytes" in sys.argv:
+        padding = answer.ok_response.headers.add()
+        padding.header.key = "x-padding"
+        padding.header.value = "x" * (int(sys.argv[sys.argv.index("--bytes") + 1]) - 30)
     constant, parse = answer.SerializeToString(), external_auth_pb2.CheckRequest.FromString
     decoded = "--raw" not in sys.argv
     signal.signal(signal.SIGTERM, lambda *_: front.close())
