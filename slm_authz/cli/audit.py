@@ -20,7 +20,7 @@ EXAMPLES = """\
 """
 _COLUMNS = {
     "time": 24, "event": 10, "outcome": 7, "reason": 17, "status": 6, "client": 16, "model": 16, "input_tokens": 12, "output_tokens": 13,
-    "usage_source": 12, "cost": 10, "limit": 24, "decision_id": 32,
+    "usage_source": 12, "cost": 12, "limit": 32, "decision_id": 32,
 }  # fmt: skip
 """Columns and their least widths: lines are printed as they are found, so no width is known beforehand."""
 _NUMBERS = frozenset({"status", "input_tokens", "output_tokens", "cost"})
@@ -34,16 +34,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     example = "example:\n  slm-authz audit tail -n 20 --output json"
     tail = actions.add_parser("tail", help="follow new events", description="Follow new events.", epilog=example, formatter_class=raw)
     example = "example:\n  slm-authz audit query --since 1h --reason unknown_key"
-    query = actions.add_parser("query", help="search", description="Search events, oldest first.", epilog=example, formatter_class=raw)
+    line = "Search events. They are shown in the order in which they were written."
+    query = actions.add_parser("query", help="search", description=line, epilog=example, formatter_class=raw)
     for action in (tail, query):
         add_common(action)
-        action.add_argument("--client", metavar="C")
-        action.add_argument("--outcome", choices=("allow", "deny", "error"))
+        action.add_argument("--client", metavar="C", help="only events of this client")
+        action.add_argument("--outcome", choices=("allow", "deny", "error"), help="only events that ended so")
         action.add_argument("--reason", metavar="R", help="a reason code, like rate_limited")
     tail.add_argument("-n", metavar="N", dest="lines", type=_count, default=10, help="begin with the last N events (default: 10)")
     query.add_argument("--since", metavar="1h", help="how far back")
     query.add_argument("--decision", metavar="ID", help="the events of one decision")
-    query.add_argument("--limit", metavar="N", type=_count, help="only the newest N")
+    query.add_argument("--limit", metavar="N", type=_count, help="only the last N that were written")
 
 
 def _count(text: str) -> int:
@@ -54,16 +55,19 @@ def _count(text: str) -> int:
 
 
 def run(args: argparse.Namespace) -> int:
-    """0; 1 where --decision finds nothing; 2 where the configuration writes no files; 3 where they cannot be read."""
+    """0; 1 where --decision finds nothing; 2: no such reason, or no files are written; 3 where they cannot be read."""
     import os
     import sys
 
     from slm_authz.audit.query import Filter
+    from slm_authz.compose import load_all
     from slm_authz.errors import UsageError
-    from slm_authz.settings.load import load
+    from slm_authz.reason import Reason
     from slm_authz.settings.schema import FileSink
 
-    settings = load(config_path(args), os.environ).settings
+    if args.reason is not None and args.reason not in set(Reason):
+        raise UsageError(f"There is no reason {args.reason!r}.", f"Reason codes: {', '.join(Reason)}.")
+    settings = load_all(config_path(args), os.environ).settings
     directory = next((sink.file for sink in settings.audit.sinks if isinstance(sink, FileSink)), None)
     if directory is None:
         raise UsageError("This configuration writes no audit files.", "Add {file: ./var/audit} to audit.sinks.")
@@ -139,7 +143,8 @@ def _print(args: argparse.Namespace, found: Iterable[dict[str, Any]], *, heading
             colour = {"allow": "green", "deny": "yellow"}.get(str(event.get("outcome")), "red")
             line = _row([event.get(name) for name in _COLUMNS])
             print(line.replace(f"  {event.get('outcome')}", "  " + paint(str(event.get("outcome")), colour), 1))
-    sys.stdout.flush()
+    if sys.stdout is not None:
+        sys.stdout.flush()
     return count
 
 

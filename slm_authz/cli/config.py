@@ -74,11 +74,11 @@ def _print_problems(path: str, problems: tuple[Problem, ...], *, ok: bool) -> No
     for problem in problems:
         severity = paint(problem.severity, "red" if problem.severity == "error" else "yellow")
         where = f" [{cell(problem.path)}]" if problem.path else ""
-        print(f"{path}:{problem.line or 1}: {severity}: {cell(problem.message)}{where}")
+        print(f"{cell(path)}:{problem.line or 1}: {severity}: {cell(problem.message)}{where}")
         print(f"    {paint('fix:', 'dim')} {cell(problem.fix)}")
     if ok:
         warnings = f", {len(problems)} warning{'s' if len(problems) > 1 else ''}" if problems else ""
-        print(f"{path}: {paint('ok', 'green')}{warnings}")
+        print(f"{cell(path)}: {paint('ok', 'green')}{warnings}")
 
 
 def _show(args: argparse.Namespace) -> int:

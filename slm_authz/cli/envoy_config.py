@@ -37,10 +37,11 @@ def run(args: argparse.Namespace) -> int:
     import os
     import sys
 
+    from slm_authz.cli.output import cell
+    from slm_authz.compose import load_all
     from slm_authz.errors import UsageError
     from slm_authz.local.envoy_config import bootstrap, to_json, to_yaml
     from slm_authz.local.wiring import Wiring, parse_listen, parse_upstream, parse_variable, system_ca_file
-    from slm_authz.settings.load import load
 
     admin = parse_listen(args.admin, "--admin") if args.admin is not None else None
     if admin is not None and not admin.local:
@@ -49,12 +50,12 @@ def run(args: argparse.Namespace) -> int:
     wiring = Wiring(
         parse_listen(args.listen), parse_upstream(args.upstream), key_env, admin, system_ca_file(os.environ.get("SSL_CERT_FILE"))
     )
-    tree = bootstrap(load(config_path(args), os.environ).settings, wiring)
+    tree = bootstrap(load_all(config_path(args), os.environ).settings, wiring)
     complaint = _complaint(args.envoy, tree) if args.validate else None
     if complaint is not None:
         print(f"slm-authz: Envoy refuses the configuration:\n{complaint}", file=sys.stderr)
         return 1
-    print(to_json(tree) if args.output == "json" else to_yaml(tree, _HEADER.format(config=config_path(args))), end="")
+    print(to_json(tree) if args.output == "json" else to_yaml(tree, _HEADER.format(config=cell(config_path(args)))), end="")
     return 0
 
 

@@ -89,24 +89,27 @@ def warn_of_useless(settings: Any, tier_name: str, given: Sequence[str] | None) 
     def any_of(patterns: Sequence[str], name: str) -> bool:
         return any(matches(pattern, name, settings.models[name].aliases) for pattern in patterns)
 
-    if not any(any_of(given, name) and any_of(settings.tiers[tier_name].models, name) for name in settings.models):
+    spec = settings.tiers.get(tier_name)  # a key may outlive its tier
+    if spec is None or not any(any_of(given, name) and any_of(spec.models, name) for name in settings.models):
         print(
             f"slm-authz: tier {tier_name} has none of these models: the key may use nothing until one of the two changes", file=sys.stderr
         )
 
 
 def secret(word: str) -> str:
-    """A key: from standard input, unseen where that is a terminal; or, against advice, from the command line."""
+    """A key: from standard input, unseen where that is a terminal; or, against advice, from the command line. "": there is none."""
     import sys
 
     if word != "-":
         print("slm-authz: what stands on a command line can be read by others: better pass the key on standard input.", file=sys.stderr)
         return word
-    if sys.stdin.isatty():
-        from getpass import getpass
-
-        return getpass("key: ").strip()
+    if sys.stdin is None:  # closed
+        return ""
     try:
+        if sys.stdin.isatty():
+            from getpass import getpass
+
+            return getpass("key: ").strip()
         return sys.stdin.readline(_LONGEST_KEY).strip()
-    except UnicodeDecodeError:
+    except (UnicodeDecodeError, EOFError):
         return ""

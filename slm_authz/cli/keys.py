@@ -44,11 +44,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     subs["verify"].add_argument(
         "key", metavar="KEY", nargs="?", default="-", help="better left out or -: then it is read from standard input"
     )
-    subs["list"].add_argument("--client", metavar="C")
-    subs["list"].add_argument("--tenant", metavar="T")
-    subs["list"].add_argument("--tier", metavar="T")
-    subs["list"].add_argument("--state", choices=("active", "disabled", "expired", "revoked"))
-    subs["revoke"].add_argument("ids", metavar="ID", nargs="*")
+    for name in ("client", "tenant", "tier"):
+        subs["list"].add_argument(f"--{name}", metavar=name[0].upper(), help=f"only keys of this {name}")
+    subs["list"].add_argument("--state", choices=("active", "disabled", "expired", "revoked"), help="only keys that are so now")
+    subs["revoke"].add_argument("ids", metavar="ID", nargs="*", help="the keys' ids; all are revoked or none")
     subs["revoke"].add_argument("--client", metavar="C", help="all keys of a client")
     subs["revoke"].add_argument("--tenant", metavar="T", help="only of the client of that name in this tenant")
     subs["revoke"].add_argument("--dry-run", action="store_true", help="only show what would be revoked")
@@ -63,7 +62,7 @@ def _describe(parser: argparse.ArgumentParser, *, creating: bool) -> None:
     def told(text: str, reset: str) -> str:
         return text if creating else f"{text}; {reset}"
 
-    parser.add_argument("--tier", metavar="T", help="may be left out where there is only one" if creating else None)
+    parser.add_argument("--tier", metavar="T", help="may be left out where there is only one" if creating else "another tier")
     parser.add_argument("--name", metavar="N", help=told("for people", '"" removes it'))
     parser.add_argument("--expires", metavar="90d", help=told("how long the key is valid, from now", "`never` removes it"))
     parser.add_argument(
@@ -99,32 +98,48 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _create(args: argparse.Namespace, life: Any, settings: Any, now: int) -> int:
-    from slm_authz.cli import key_options as options
-    from slm_authz.cli.output import json_line, paint
+    import sys
 
-    expires = options.duration(args.expires)
-    tier, models = options.tier(settings, args.tier), options.models(settings, args.models)
-    options.warn_of_useless(settings, tier, models)
+    from slm_authz.cli import key_options as options
+    from slm_authz.cli.streams import Unwritten
+    from slm_authz.errors import DependencyError
+
+    if sys.stdout is None:
+        raise DependencyError("Standard output is closed: nobody would see the key.", "No key was made.")
     record, key = life.create(
         now,
+        expires_in=options.duration(args.expires),
+        tier=options.tier(settings, args.tier),
+        models=options.models(settings, args.models),
         client=args.client,
-        tier=tier,
         tenant=args.tenant,
         name=args.name,
         env=args.env,
-        models=models,
         scopes=options.items(args.scopes) or (),
         allow_ip=options.flat(args.allow_ip) or (),
         labels=options.labels(args.label) or {},
-        expires_in=expires,
     )
-    if args.output == "json":
-        json_line({**record.public(now), "key": key})
-        return 0
-    print(paint(key, "bold"))
-    until = f", valid until {record.public(now)['expires_at']}" if expires is not None else ""
-    print(f"\nThis is the only time that the key is shown. Id {record.id}, client {record.client}, tier {record.tier}{until}.")
+    try:
+        _tell(args, record, key, now)
+        sys.stdout.flush()
+    except Unwritten as lost:  # whatever the reason: a key that nobody knows must not live on unnoticed
+        fix = f"Revoke it with `slm-authz keys revoke {record.id}`, and create another."
+        raise DependencyError(f"The key {record.id} was made and nobody has seen it: {lost}.", fix) from lost
+    options.warn_of_useless(settings, record.tier, record.models)
     return 0
+
+
+def _tell(args: argparse.Namespace, record: Any, key: str, now: int) -> None:
+    """A key with its secret, this once."""
+    from slm_authz.cli.output import json_line, paint
+
+    public = record.public(now)
+    if args.output == "json":
+        json_line({**public, "key": key})
+        return
+    print(paint(key, "bold"))
+    until = f", valid until {public['expires_at']}" if record.expires_at is not None else ""
+    print(f"\nThis is the only time that the key is shown. Id {record.id}, client {record.client}, tier {record.tier}{until}.")
 
 
 def _shown(args: argparse.Namespace, records: Sequence[Any], now: int, *, many: bool) -> int:
@@ -178,7 +193,10 @@ def _update(args: argparse.Namespace, life: Any, settings: Any, now: int) -> int
         changes["expires_at"] = now + (options.duration(args.expires) or 0)
     if not changes:
         raise UsageError("Name what to change: --tier, --models, --name, --label, --allow-ip, --scopes or --expires.")
-    return _shown(args, [life.update(args.id, changes)], now, many=False)
+    record = life.update(args.id, changes)
+    if changes.keys() & {"tier", "models"}:
+        options.warn_of_useless(settings, record.tier, record.models)
+    return _shown(args, [record], now, many=False)
 
 
 def _verify(args: argparse.Namespace, life: Any, _: Any, now: int) -> int:

@@ -10,10 +10,12 @@ from __future__ import annotations
 import argparse
 import importlib
 import os
+import re
 import sys
 from collections.abc import Sequence
 from typing import Any, Final
 
+from slm_authz.cli.streams import Unwritten, guarded
 from slm_authz.errors import SlmAuthzError
 
 COMMANDS: Final[dict[str, tuple[str, str]]] = {
@@ -25,7 +27,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "audit": ("slm_authz.cli.audit", "follow or search the audit trail"),
     "envoy-config": ("slm_authz.cli.envoy_config", "print the Envoy configuration that belongs to your file"),
 }
-
+DEFAULT_CONFIG: Final = "slm-authz.yaml"
 _EPILOG = """\
 examples:
   slm-authz up                                   a guarded model API in one command
@@ -34,6 +36,26 @@ examples:
 
 Every command takes -c FILE (else SLM_AUTHZ_CONFIG, else ./slm-authz.yaml) and --output table|json.
 """
+
+
+class Parser(argparse.ArgumentParser):
+    """An argparse whose complaints are those of the action that was called, and which does not hide that its help could not be printed."""
+
+    def __init__(self, **more: Any) -> None:
+        super().__init__(**more)
+        # A negative duration (`--expires -1d`) is a value that is wrong, not a flag that nobody knows: whoever reads it says why.
+        self._negative_number_matcher = re.compile(r"-\d")
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Nothing is left over: argparse would let the parser above complain of it, with that one's usage."""
+        found, extra = super().parse_known_args(args, namespace)
+        if extra:
+            self.error(f"unrecognized arguments: {' '.join(extra)}")
+        return found, extra
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        if message and file is not None:  # None: standard output is closed
+            file.write(message)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -67,15 +89,47 @@ def add_common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", choices=("table", "json"), default="table", help="table is for people, json is stable")
 
 
+def named_config(args: argparse.Namespace) -> str | None:
+    """The configuration file that somebody named."""
+    given: str | None = args.config
+    return given or os.environ.get("SLM_AUTHZ_CONFIG") or None
+
+
 def config_path(args: argparse.Namespace) -> str:
     """The configuration file that a command works on."""
-    given: str | None = args.config
-    return given or os.environ.get("SLM_AUTHZ_CONFIG") or "slm-authz.yaml"
+    return named_config(args) or DEFAULT_CONFIG
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit code. Never raises but for SystemExit of argparse's own (code 2)."""
+    """Run one command and return its exit code, whatever becomes of what it prints. Only what is a bug is raised."""
     words = list(sys.argv[1:] if argv is None else argv)
+    code = 0 if words else 2
+    with guarded():
+        try:
+            code = _run(words)
+            if sys.stdout is not None:
+                sys.stdout.flush()
+        except Unwritten as lost:
+            if not lost.reader_gone:
+                print(f"slm-authz: {lost}", file=sys.stderr)
+                return 3
+            # The reader (`| head`) has gone: what it wanted it has, and the answer is what it is.
+    return code
+
+
+def _run(words: Sequence[str]) -> int:
+    try:
+        return _command(words)
+    except SlmAuthzError as error:
+        print(f"slm-authz: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return 130
+    except SystemExit as end:  # argparse's own way out: 0 after help, 2 after wrong usage
+        return int(end.code or 0)
+
+
+def _command(words: Sequence[str]) -> int:
     top = parser()
     if not words or words[0] in ("-h", "--help"):
         _print_overview(top)
@@ -86,30 +140,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"slm-authz {__version__}")
         return 0
     if words[0] not in COMMANDS:
-        print(f"slm-authz: there is no command {words[0]!r}. Commands: {_command_list()}.", file=sys.stderr)
+        why = "; flags go after the command, as in `slm-authz usage -c FILE`" if words[0].startswith("-") else ""
+        print(f"slm-authz: there is no command {words[0]!r}{why}. Commands: {_command_list()}.", file=sys.stderr)
         return 2
     module: Any = importlib.import_module(COMMANDS[words[0]][0])
-    sub = argparse.ArgumentParser(
+    sub = Parser(
         prog=f"slm-authz {words[0]}",
         description=module.HELP,
         epilog=f"examples:\n{module.EXAMPLES}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     module.add_arguments(sub)
-    args = sub.parse_args(words[1:])
-    return _run(module, args)
-
-
-def _run(module: Any, args: argparse.Namespace) -> int:
-    try:
-        code: int = module.run(args)
-    except SlmAuthzError as error:
-        print(f"slm-authz: {error}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        return 130
-    except BrokenPipeError:
-        # The reader (`| head`) has gone: what it wanted it has. Python must not complain again at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+    code: int = module.run(sub.parse_args(words[1:]))
     return code

@@ -10,11 +10,11 @@ _BOLD, _RESET = "\x1b[1m", "\x1b[0m"
 _CODES = {"red": "\x1b[31m", "green": "\x1b[32m", "yellow": "\x1b[33m", "dim": "\x1b[2m", "bold": _BOLD}
 
 
-def is_terminal(stream: TextIO) -> bool:
-    """Whether colour and progress make sense there (https://no-color.org is obeyed)."""
+def is_terminal(stream: TextIO | None) -> bool:
+    """Whether colour and progress make sense there; None is a closed stream. https://no-color.org: NO_COLOR counts where it is not empty."""
     import os
 
-    return stream.isatty() and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"
+    return stream is not None and stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
 def paint(text: str, colour: str, stream: TextIO | None = None) -> str:

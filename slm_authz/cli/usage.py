@@ -32,19 +32,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """0; 1: there is no such model or key; 3: the service does not answer."""
+    """0; 1: there is no such model or key; 2: a key where a name belongs; 3: the service does not answer."""
     import os
     import sys
     import time
 
     from slm_authz.cli.output import json_line, paint, table
+    from slm_authz.compose import load_all
     from slm_authz.errors import NotFound
-    from slm_authz.settings.load import load
 
-    settings = load(config_path(args), os.environ).settings
+    settings = load_all(config_path(args), os.environ).settings
+    filters = {name: value for name in _FILTERS if (value := getattr(args, name)) is not None}
+    _refuse_keys(filters)
     if args.model is not None and args.model not in settings.models:
         raise NotFound(f"There is no model {args.model!r}.", f"Configured models: {', '.join(settings.models)}.")
-    data, warnings = _everything(settings, os.environ, {name: value for name in _FILTERS if (value := getattr(args, name)) is not None})
+    data, warnings = _everything(settings, os.environ, filters)
     if args.key is not None and not data:
         raise NotFound(f"There is no key with the id {args.key!r} that could be used.", "`slm-authz keys list` shows all ids.")
     if args.output == "json":
@@ -61,6 +63,20 @@ def run(args: argparse.Namespace) -> int:
     for warning in warnings:
         print(f"{paint('warning', 'yellow', sys.stderr)}: {warning}", file=sys.stderr)
     return 0
+
+
+def _refuse_keys(filters: Mapping[str, str]) -> None:
+    """Filters travel in a URL, where no secret may stand. A key in place of its id is told as `keys show` tells it."""
+    from slm_authz.cli.streams import masked
+    from slm_authz.errors import UsageError
+    from slm_authz.identity.key_format import PREFIX
+    from slm_authz.identity.lifecycle import unknown
+
+    for name, value in filters.items():
+        if name == "key" and PREFIX in value:
+            raise unknown(value)
+        if masked(value) != value:
+            raise UsageError(f"--{name} takes a name, not a key.")
 
 
 def _resets(at: object, now: float) -> str | None:

@@ -101,10 +101,7 @@ class Lifecycle:
         record = self._store.get(key_id)
         if record is not None:
             return record
-        if key_id.startswith(key_format.PREFIX):  # a key in place of its id: it must not be repeated on a screen or in a log
-            parts = key_format.parse(key_id)
-            raise NotFound("That is a key, not an id.", f"Its id is {parts.id}." if parts is not None else None)
-        raise NotFound(f"There is no key with the id {key_id!r}.", "`slm-authz keys list` shows all ids.")
+        raise unknown(key_id)
 
     def update(self, key_id: str, changes: Mapping[str, Any]) -> KeyRecord:
         """Change tier, models, name, labels, allow_ip, scopes or expires_at (Unix ms or None). The values are checked as at creation."""
@@ -160,6 +157,15 @@ class Lifecycle:
             found.extend(page)
             after = page[-1].id
         return found
+
+
+def unknown(key_id: str) -> NotFound:
+    """What to say of an id that is none. A key in its place, whatever stands around it, must not be repeated on a screen or in a log."""
+    _, prefix, rest = key_id.partition(key_format.PREFIX)
+    if not prefix:
+        return NotFound(f"There is no key with the id {key_id!r}.", "`slm-authz keys list` shows all ids.")
+    parts = key_format.parse((prefix + rest)[: key_format.LENGTH])
+    return NotFound("That is a key, not an id.", f"Its id is {parts.id}." if parts is not None else None)
 
 
 def _enabled(record: KeyRecord) -> KeyRecord:

@@ -234,8 +234,9 @@ def own_command() -> str:
         return "slm-authz"
     if not own.is_file():
         return f"{shlex.quote(sys.executable)} -m slm_authz"
-    own = own.absolute()
-    return shlex.quote(str(own.relative_to(Path.cwd()) if own.is_relative_to(Path.cwd()) else own))
+    own, here = own.absolute(), Path.cwd()
+    below = own.is_relative_to(here) and own.parent != here  # a bare name would be looked up on the PATH
+    return shlex.quote(str(own.relative_to(here) if below else own))
 
 
 def _show(directory: Path, say: Callable[[str], None]) -> Sequence[str]:

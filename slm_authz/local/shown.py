@@ -13,7 +13,7 @@ _CODES: Final = {"red": 31, "green": 32, "yellow": 33, "bold": 1, "dim": 2}
 
 def paint(text: str, colour: str) -> str:
     """`text` in a colour, if anybody can see it (https://no-color.org)."""
-    if not sys.stdout.isatty() or "NO_COLOR" in os.environ or os.environ.get("TERM") == "dumb":
+    if not sys.stdout.isatty() or os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
         return text
     return f"\x1b[{_CODES[colour]}m{text}\x1b[0m"
 

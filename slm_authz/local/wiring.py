@@ -19,7 +19,8 @@ from slm_authz.settings.address import Address, parse_address
 LISTEN: Final = "127.0.0.1:10000"
 ADMIN: Final = "127.0.0.1:9901"
 UPSTREAM: Final = "http://127.0.0.1:8000"
-_VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
+_VARIABLE: Final = re.compile(r"(?!slm_)[A-Za-z_][A-Za-z0-9_]{0,127}")
+"""A key of ours would be a name too, and would stand in the rendered file then."""
 _HOST: Final = re.compile(r"[0-9A-Za-z]([0-9A-Za-z.-]{0,251}[0-9A-Za-z])?|[0-9A-Fa-f:.]{2,45}")
 _PREFIX: Final = re.compile(r"(/[0-9A-Za-z._~-]+)*")
 _WRITE: Final = "Write it like http://127.0.0.1:8000 or https://models.example.com."

@@ -15,6 +15,7 @@ from slm_authz.audit.file_sink import FileSink, trail_files
 from slm_authz.audit.finish import finish
 from slm_authz.cli.main import main
 from slm_authz.quota.outcome import Outcome
+from slm_authz.reason import Reason
 
 CONFIG = """\
 version: 1
@@ -73,7 +74,7 @@ def serials(out: str) -> list[int]:
     return [int(msgspec.json.decode(line)["decision_id"], 16) for line in out.splitlines()]
 
 
-def test_query_prints_one_object_per_line_oldest_first_across_files(trail: Trail, run: Any) -> None:
+def test_query_prints_one_object_per_line_in_the_order_of_writing_across_files(trail: Trail, run: Any) -> None:
     trail.rotate = 1000
     trail.write(9)
     assert len(trail_files(trail.directory)) > 3
@@ -165,9 +166,22 @@ def test_a_duration_that_is_none_is_wrong_usage(run: Any, since: str) -> None:
 
 @pytest.mark.parametrize("words", [["query", "--limit", "x"], ["tail", "-n", "-1"], ["query", "--outcome", "maybe"], ["verify"]])
 def test_flags_that_are_wrong_are_wrong_usage(run: Any, words: list[str]) -> None:
-    with pytest.raises(SystemExit) as end:
-        run(*words)
-    assert end.value.code == 2
+    assert run(*words)[0] == 2
+
+
+@pytest.mark.parametrize("action", ["query", "tail"])
+def test_a_reason_that_is_none_is_wrong_usage_that_names_the_codes(run: Any, action: str) -> None:
+    code, out, err = run(action, "--reason", "nope")
+    assert (code, out) == (2, "")
+    assert "There is no reason 'nope'" in err
+    assert all(reason in err for reason in Reason)
+
+
+def test_the_table_has_room_for_the_limits_that_have_no_name_of_their_own(trail: Trail, run: Any) -> None:
+    trail.write(outcome="deny", reason="rate_limited", limit="free.requests.minute.client")
+    trail.write(limit=None)
+    head, *rows = run("query")[1].splitlines()
+    assert {row.rindex(f"{serial:032x}") for serial, row in enumerate(rows, 1)} == {head.index("DECISION_ID")}
 
 
 def test_tail_begins_with_the_last_ones_follows_over_rotation_and_ends_on_interrupt(

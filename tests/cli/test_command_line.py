@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import importlib
 import json
 import os
@@ -98,6 +97,15 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     file = tmp_path / "slm-authz.yaml"
     file.write_text(CONFIG)
     return file
+
+
+@pytest.fixture
+def signals() -> Iterator[None]:
+    """Handlers of this process, given back afterwards."""
+    before: dict[int, Any] = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture
@@ -258,11 +266,7 @@ def test_the_contracts_commands_are_there(name: str, actions: list[str]) -> None
 def test_a_command_that_is_not_built_yet_is_absent(words: list[str], helped: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
     parent, action = ("", words[0]) if words[0] not in COMMANDS else (words[0], words[1])
     assert re.search(rf"\b{action}\b", helped[parent]["out"]) is None
-    try:
-        code: Any = main(words)
-    except SystemExit as end:
-        code = end.code
-    assert code == 2
+    assert main(words) == 2
     assert capsys.readouterr().out == ""
 
 
@@ -304,12 +308,37 @@ def test_words_come_from_the_process_where_none_are_given(monkeypatch: pytest.Mo
     "words", [*([name] for name in ("config", "keys", "audit")), *([*words, "--nonsense"] for words in PAGES if words)], ids=" ".join
 )
 def test_a_flag_that_is_none_is_wrong_usage(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as end:
-        main(words)
-    assert end.value.code == 2
+    assert main(words) == 2
     out, err = capsys.readouterr()
     assert out == ""
-    assert f"usage: slm-authz {words[0]}" in err
+    page = " ".join(word for word in words if word != "--nonsense")
+    assert err.startswith(f"usage: slm-authz {page} ")
+    assert f"\nslm-authz {page}: error: " in err
+
+
+@pytest.mark.parametrize("words", [["-c", "FILE", "usage"], ["--output", "json", "keys"], ["-cFILE", "usage"]], ids=" ".join)
+def test_a_flag_before_the_command_is_told_where_it_goes(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(words) == 2
+    assert "flags go after the command, as in `slm-authz usage -c FILE`" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "words", [["keys", "create", "--client", "a", "--expires", "-1d"], ["audit", "query", "--since", "-1h"]], ids=" ".join
+)
+def test_a_negative_duration_is_told_to_be_none(config: Path, words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*words, "-c", str(config)]) == 2
+    assert f"{words[-1]!r} is not a duration: write it like 30d" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [words for words in PAGES if words], ids=" ".join)
+def test_every_argument_says_what_it_is_for(words: list[str]) -> None:
+    page = argparse.ArgumentParser()
+    if len(words) == 1:
+        module_of(words[0]).add_arguments(page)
+    else:
+        page = actions_of(words[0])[words[1]]
+    told = [action for action in page._actions if not isinstance(action, argparse._SubParsersAction)]
+    assert [action.option_strings or action.dest for action in told if not action.help] == []
 
 
 # -- how it ends
@@ -394,30 +423,122 @@ def test_control_c_ends_a_follower_quietly(config: Path) -> None:
 # -- pipes and terminals
 
 
-@pytest.mark.parametrize(
-    ("words", "unbuffered"),
-    [
-        (["config", "schema"], None),
-        (["config", "schema", "--output", "json"], None),
-        (["envoy-config"], None),
-        (["envoy-config", "--output", "json"], None),
-        (["keys", "list"], "1"),
-        (["config", "show"], "1"),
-        (["audit", "query"], None),
-    ],
-    ids=lambda value: " ".join(value) if isinstance(value, list) else str(value),
-)
-def test_a_reader_that_has_gone_is_no_error(config: Path, words: list[str], unbuffered: str | None) -> None:
+PRINTING: Final = [
+    ["config", "schema"],
+    ["config", "schema", "--output", "json"],
+    ["config", "show"],
+    ["envoy-config"],
+    ["envoy-config", "--output", "json"],
+    ["keys", "list"],
+    ["audit", "query"],
+    ["--version"],
+    ["--help"],
+    ["keys", "--help"],
+    ["keys", "create", "--help"],
+    [],
+]
+"""What prints much, and what prints so little that it is still buffered when the command has ended."""
+BUFFERING: Final = pytest.mark.parametrize("unbuffered", [None, "1"], ids=["buffered", "unbuffered"])
+FULL: Final = pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a device that is always full")
+
+
+def with_file(words: list[str], config: Path) -> list[str]:
+    return [*words, "-c", str(config)] if words else []
+
+
+def into_a_closed_pipe(*words: str, unbuffered: str | None) -> subprocess.CompletedProcess[str]:
     """As `| head` leaves it; the pipe is closed beforehand, so that nothing depends on who is faster."""
     reading, writing = os.pipe()
     os.close(reading)
     try:
-        done = process(*words, "-c", str(config), stdout=writing, env={"PYTHONUNBUFFERED": unbuffered})
+        return process(*words, stdout=writing, env={"PYTHONUNBUFFERED": unbuffered})
     finally:
         os.close(writing)
+
+
+def with_streams(redirection: str, *words: str) -> subprocess.CompletedProcess[str]:
+    """`slm-authz WORDS` as a shell starts it with `>&-` and the like."""
+    command = ["/bin/sh", "-c", f'exec "$@" {redirection}', "sh", sys.executable, "-m", "slm_authz", *words]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+
+
+@BUFFERING
+@pytest.mark.parametrize("words", PRINTING, ids=lambda words: " ".join(words) or "no words")
+def test_a_reader_that_has_gone_is_no_error(config: Path, words: list[str], unbuffered: str | None) -> None:
+    done = into_a_closed_pipe(*with_file(words, config), unbuffered=unbuffered)
     assert "Traceback" not in done.stderr
     assert "BrokenPipe" not in done.stderr
-    assert done.returncode == 0
+    assert done.returncode == (0 if words else 2)
+
+
+def test_a_no_stays_a_no_when_its_reader_has_gone(bad: Path) -> None:
+    assert into_a_closed_pipe("config", "check", "-c", str(bad), unbuffered=None).returncode == 1
+
+
+@FULL
+@BUFFERING
+@pytest.mark.parametrize("words", PRINTING, ids=lambda words: " ".join(words) or "no words")
+def test_output_that_finds_no_room_is_a_failure_in_one_line(config: Path, words: list[str], unbuffered: str | None) -> None:
+    (config.parent / "audit").mkdir()
+    with Path("/dev/full").open("w") as full:
+        done = process(*with_file(words, config), stdout=full, env={"PYTHONUNBUFFERED": unbuffered})
+    assert done.returncode == 3
+    assert done.stderr == "slm-authz: standard output cannot be written: no space left on device\n"
+
+
+@pytest.mark.parametrize("words", PRINTING, ids=lambda words: " ".join(words) or "no words")
+def test_closed_streams_are_no_error(config: Path, words: list[str]) -> None:
+    for redirection in ("<&- >&-", "<&- 2>&-", "<&- >&- 2>&-"):
+        done = with_streams(redirection, *with_file(words, config))
+        assert (done.returncode, "Traceback" in done.stderr) == (0 if words else 2, False)
+        assert bool(done.stdout) == (">&- " not in f"{redirection} ".replace("2>&-", ""))
+
+
+def test_a_complaint_that_nobody_hears_is_not_printed_elsewhere() -> None:
+    done = with_streams("2>&-", "nonsense")
+    assert (done.returncode, done.stdout) == (2, "")
+
+
+@FULL
+def test_a_complaint_that_finds_no_room_keeps_its_exit_code() -> None:
+    with Path("/dev/full").open("w") as full:
+        assert process("nonsense", stderr=full).returncode == 2
+
+
+@pytest.mark.parametrize("redirection", ["<&-", "</dev/null"])
+def test_without_standard_input_there_is_no_key_to_verify(config: Path, redirection: str) -> None:
+    done = with_streams(redirection, "keys", "verify", "-c", str(config))
+    assert (done.returncode, done.stderr) == (1, "")
+
+
+def listed(config: Path) -> list[dict[str, Any]]:
+    done = process("keys", "list", "-c", str(config), "--output", "json")
+    found: list[dict[str, Any]] = json.loads(done.stdout)["data"]
+    return found
+
+
+@BUFFERING
+@pytest.mark.parametrize("output", ["table", "json"])
+def test_a_key_that_nobody_has_seen_is_named_for_revocation(config: Path, unbuffered: str | None, output: str) -> None:
+    words = ("keys", "create", "--client", "acme", "--output", output, "-c", str(config))
+    ends = [into_a_closed_pipe(*words, unbuffered=unbuffered)]
+    if Path("/dev/full").exists():
+        with Path("/dev/full").open("w") as full:
+            ends.append(process(*words, stdout=full, env={"PYTHONUNBUFFERED": unbuffered}))
+    named = []
+    for done in ends:
+        assert done.returncode == 3
+        (line,) = done.stderr.splitlines()
+        named += re.findall(r"`slm-authz keys revoke (\w{12})`", line)
+    assert sorted(named) == sorted(key["id"] for key in listed(config))
+    assert len(named) == len(ends)
+
+
+def test_no_key_is_made_where_nobody_could_see_it(config: Path) -> None:
+    done = with_streams(">&-", "keys", "create", "--client", "acme", "-c", str(config))
+    assert done.returncode == 3
+    assert "No key was made" in done.stderr
+    assert listed(config) == []
 
 
 def on_terminal(*words: str, env: Mapping[str, str | None]) -> str:
@@ -441,8 +562,8 @@ def on_terminal(*words: str, env: Mapping[str, str | None]) -> str:
 
 @pytest.mark.parametrize(
     ("env", "coloured"),
-    [({}, True), ({"NO_COLOR": "1"}, False), ({"NO_COLOR": "0"}, False), ({"TERM": "dumb"}, False)],
-    ids=["terminal", "NO_COLOR=1", "NO_COLOR=0", "TERM=dumb"],
+    [({}, True), ({"NO_COLOR": ""}, True), ({"NO_COLOR": "1"}, False), ({"NO_COLOR": "0"}, False), ({"TERM": "dumb"}, False)],
+    ids=["terminal", "NO_COLOR=", "NO_COLOR=1", "NO_COLOR=0", "TERM=dumb"],
 )
 @pytest.mark.parametrize("words", [["config", "check"], ["keys", "list"]], ids=" ".join)
 def test_colour_is_for_terminals_that_want_it(
@@ -466,8 +587,7 @@ def test_what_is_no_terminal_gets_no_escape_codes(
 ) -> None:
     monkeypatch.delenv("NO_COLOR", raising=False)
     monkeypatch.setenv("TERM", "xterm-256color")
-    with contextlib.suppress(SystemExit):
-        main([*words, *([] if "--help" in words else ["-c", str(config)])])
+    main([*words, *([] if "--help" in words else ["-c", str(config)])])
     out, err = capsys.readouterr()
     assert out
     assert "\x1b" not in out + err
@@ -492,7 +612,7 @@ READERS: Final = [
     ["envoy-config"],
     ["serve"],
 ]
-"""Every command that reads a configuration; `up`, which can do without, has a test of its own."""
+"""Every command that reads a configuration; `up`, which can do without, has tests of its own."""
 
 
 class Places:
@@ -555,37 +675,79 @@ def test_where_there_is_no_file_the_three_places_are_not_searched_any_further(
     assert "slm-authz.yaml" in capsys.readouterr().err
 
 
-@pytest.fixture
-def signals() -> Iterator[None]:
-    """Handlers of this process, given back afterwards."""
-    before: dict[int, Any] = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
+NO_POLICY: Final = "policies: [{name: p, when: request.nothing, deny: {}}]\n"
 
 
 @pytest.mark.usefixtures("signals")
-@pytest.mark.parametrize("flag", [True, False], ids=["-c FILE", "SLM_AUTHZ_CONFIG"])
-def test_up_takes_the_flag_before_the_environment(
-    places: Places, flag: bool, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("words", [*READERS, ["up"]], ids=lambda words: " ".join(words[:2]))
+def test_a_policy_that_does_not_compile_is_an_invalid_configuration_for_every_command(
+    config: Path, words: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from slm_authz.local import gateway
+    config.write_text(CONFIG + NO_POLICY)
+    assert main([*words, "-c", str(config)]) == 1
+    out, err = capsys.readouterr()
+    assert re.search(r"line 8\b|:8:", out + err)
 
-    plans: list[gateway.Plan] = []
 
-    class Nothing:
-        """A gateway that is stopped before it runs."""
+# -- secrets
 
-        def __init__(self, plan: gateway.Plan, *_: Any) -> None:
-            plans.append(plan)
+KEY: Final = "slm_test_0123456789AB_0123456789ABCDEFGHIJKLMNOPQRSTUV3q5Muq"
+"""The contract's example: well-formed, and of nobody."""
 
-        def start(self) -> None:
-            raise KeyboardInterrupt
 
-        def stop(self) -> None:
-            """Nothing runs."""
+@pytest.mark.parametrize(
+    "words",
+    [
+        [KEY],
+        ["keys", KEY],
+        ["keys", "list", KEY],
+        ["keys", "list", f"--{KEY}"],
+        ["keys", "list", "--tier", KEY],
+        ["keys", "list", "--state", KEY],
+        ["keys", "show", KEY],
+        ["keys", "show", f" {KEY}"],
+        ["keys", "show", f"Bearer {KEY}"],
+        ["keys", "show", KEY[:40]],
+        ["keys", "revoke", KEY],
+        ["keys", "revoke", "--client", KEY],
+        ["keys", "create", "--client", "acme", "--label", KEY],
+        ["keys", "create", "--client", "acme", "--label", f"{KEY}=1", f"{KEY}=2"],
+        ["keys", "create", "--client", "acme", "--allow-ip", KEY],
+        ["keys", "create", "--client", "acme", "--tier", KEY],
+        ["keys", "create", "--client", "acme", "--models", KEY],
+        ["keys", "create", "--client", "acme", "--expires", KEY],
+        ["usage", "--key", KEY],
+        ["usage", "--client", KEY],
+        ["usage", "--model", KEY],
+        ["usage", KEY],
+        ["audit", "query", "--reason", KEY],
+        ["audit", "query", "--since", KEY],
+        ["audit", "query", "--limit", KEY],
+        ["audit", "query", "--outcome", KEY],
+        ["envoy-config", "--listen", KEY],
+        ["envoy-config", "--upstream", f"http://{KEY}@host"],
+        ["envoy-config", "--upstream-key-env", KEY],
+        ["config", "check", "-c", KEY],
+        ["serve", "--log-level", KEY],
+        ["up", "--listen", KEY],
+        ["up", "--upstream", KEY],
+    ],
+    ids=lambda words: " ".join(words).replace(KEY, "KEY"),
+)
+@pytest.mark.usefixtures("signals")
+def test_a_key_in_the_wrong_place_is_never_repeated(config: Path, words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*words, *([] if "-c" in words or len(words) == 1 else ["-c", str(config)])]) in (1, 2)
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err
+    assert KEY[22:40] not in err
 
-    monkeypatch.setattr(gateway, "Gateway", Nothing)
-    assert main(["up", *(["-c", str(places.given)] if flag else [])]) == 0
-    assert [plan.config for plan in plans] == [places.given if flag else places.named]
-    assert capsys.readouterr().out == ""
+
+def test_a_failure_in_a_log_or_of_a_library_is_masked_too(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def run(_: argparse.Namespace) -> int:
+        print(f"a library says {KEY!r}, {KEY}", file=sys.stderr)
+        return 0
+
+    monkeypatch.setattr(module_of("usage"), "run", run)
+    assert main(["usage"]) == 0
+    assert capsys.readouterr().err == "a library says 'slm_…', slm_…\n"

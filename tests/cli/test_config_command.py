@@ -50,6 +50,15 @@ def test_check_names_every_problem_as_compilers_do(bad: Path, capsys: pytest.Cap
     assert [line.split(": ")[0].rpartition(":")[2] for line in lines if not line.startswith(" ")] == ["4", "7", "10", "11"]
 
 
+def test_the_name_of_the_file_cannot_move_the_cursor(bad: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    odd = bad.with_name("\x1b[2J\n.yaml")
+    odd.write_text(BAD)
+    main(["config", "check", "-c", str(odd)])
+    out = capsys.readouterr().out
+    assert "\x1b" not in out
+    assert out.splitlines()[0].startswith(f"{bad.parent}/\\x1b[2J\\n.yaml:4: error: ")
+
+
 def test_check_as_json_has_exactly_the_contracts_members(bad: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["config", "check", "-c", str(bad), "--output", "json"]) == 1
     answer = json.loads(capsys.readouterr().out)

@@ -29,9 +29,8 @@ BEYOND: Final = (
     "192.0.2.1:9901",
     "10.0.0.1:9901",
     "[2001:db8::1]:9901",
-    "envoy.example:9901",
-    "127.0.0.1.example:1",
 )
+NAMES: Final = ("example.com:10000", "envoy.example:9901", "127.0.0.1.example:1", "LOCALHOST:1")
 NO_URLS: Final = (
     "", "127.0.0.1:8000", "localhost", "ftp://127.0.0.1", "file:///etc/passwd", "//127.0.0.1:8000", "http://", "http:///v1", "http://:8000",
     "http://127.0.0.1:0", "http://127.0.0.1:65536", "http://127.0.0.1:x", "http://host?model=m", "http://host#v1", "http://host/a b",
@@ -150,7 +149,17 @@ def test_json_is_json_alone(run: Run) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["two words.yaml", "a: b.yaml", "line\nstatic_resources: {}.yaml", "r\rn.yaml", "{config}.yaml", "#.yaml", "ü\u2028x.yaml", "%s.yaml"],
+    [
+        "two words.yaml",
+        "a: b.yaml",
+        "line\nstatic_resources: {}.yaml",
+        "r\rn.yaml",
+        "{config}.yaml",
+        "#.yaml",
+        "ü\u2028x.yaml",
+        "%s.yaml",
+        "\x1b[2J\a.yaml",
+    ],
 )
 def test_no_name_of_a_file_can_leave_the_comment(config: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
     main(["envoy-config", "-c", str(config)])
@@ -158,7 +167,9 @@ def test_no_name_of_a_file_can_leave_the_comment(config: Path, capsys: pytest.Ca
     odd = config.with_name(name)
     odd.write_text(CONFIG)
     assert main(["envoy-config", "-c", str(odd)]) == 0
-    assert yaml.safe_load(capsys.readouterr().out) == expected
+    out = capsys.readouterr().out
+    assert yaml.safe_load(out) == expected
+    assert all(letter == "\n" or letter.isprintable() for letter in out)
 
 
 def test_nothing_is_made_or_opened_beside_the_file(run: Run, config: Path) -> None:
@@ -290,6 +301,29 @@ def test_what_is_no_url_of_a_model_server_is_wrong_usage_with_a_fix(run: Run, ur
     assert len(said.err.splitlines()) == 1
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://u:hunter2@h",
+        "u:hunter2@h",
+        "https://hunter2@h:x",
+        "https://h?api_key=hunter2",
+        "https://h/v1#hunter2",
+        "http://u:#hunter2@h",
+    ],
+)
+def test_a_secret_in_the_url_is_not_repeated_and_told_where_it_goes(run: Run, url: str) -> None:
+    said = run("--upstream", url)
+    assert (said.code, said.out) == (2, "")
+    assert "hunter2" not in said.err
+    assert "--upstream-key-env" in said.err
+
+
+@pytest.mark.parametrize("url", [url for url in NO_URLS if len(url) > 8 and ":8000" not in url], ids=repr)
+def test_nothing_of_a_url_is_repeated(run: Run, url: str) -> None:
+    assert url not in run(f"--upstream={url}").err
+
+
 @pytest.mark.parametrize("output", ["table", "json"])
 def test_the_upstreams_key_is_named_and_its_value_is_nowhere(run: Run, monkeypatch: pytest.MonkeyPatch, output: str) -> None:
     monkeypatch.setenv("MODELS_KEY", KEY)
@@ -346,8 +380,17 @@ def test_what_is_no_host_and_port_is_wrong_usage_that_names_the_flag(run: Run, f
     said = run(f"{flag}={address}")
     assert (said.code, said.out) == (2, "")
     assert flag in said.err
-    assert "127.0.0.1:" in said.err
+    assert f"Write it like 127.0.0.1:{'10000' if flag == '--listen' else '9901'}" in said.err
+    assert "like unix:" not in said.err
     assert len(said.err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("flag", ["--listen", "--admin"])
+@pytest.mark.parametrize("address", NAMES)
+def test_a_name_is_nothing_to_listen_on_because_envoy_looks_none_up(run: Run, flag: str, address: str) -> None:
+    said = run(flag, address)
+    assert (said.code, said.out) == (2, "")
+    assert f"{flag}: Envoy listens on IP addresses and localhost" in said.err
 
 
 @pytest.mark.parametrize("address", BEYOND)

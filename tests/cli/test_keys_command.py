@@ -55,7 +55,7 @@ BY_ID: Final = {name: words for name, words in NEEDED.items() if words[:1] == ["
 class Said(NamedTuple):
     """How a command ended and what it printed."""
 
-    code: int | str | None
+    code: int
     out: str
     err: str
 
@@ -72,12 +72,8 @@ class Desk:
         self._capsys = capsys
 
     def run(self, *words: str) -> Said:
-        """`slm-authz keys WORDS -c FILE`; argparse's way out is an exit code too."""
-        code: int | str | None
-        try:
-            code = main(["keys", *words, "-c", str(self.config)])
-        except SystemExit as end:
-            code = end.code
+        """`slm-authz keys WORDS -c FILE`."""
+        code = main(["keys", *words, "-c", str(self.config)])
         return Said(code, *self._capsys.readouterr())
 
     def json(self, *words: str, code: int = 0) -> Any:
@@ -243,6 +239,44 @@ def test_a_key_that_may_use_nothing_is_made_and_said_to_be_one(desk: Desk) -> No
     assert said.code == 0
     assert "tier free has none of these models" in said.err
     assert json.loads(said.out)["models"] == ["qwen3-1.7b"]
+
+
+def test_what_is_said_of_a_key_that_may_use_nothing_is_said_of_a_key_that_was_made(desk: Desk) -> None:
+    said = desk.run("create", "--client", "two words", "--tier", "free", "--models", "qwen3-1.7b")
+    assert said.code == 2
+    assert "may use nothing" not in said.err
+    assert desk.ids() == []
+
+
+@pytest.mark.parametrize(
+    ("words", "warned"),
+    [
+        (["--models", "qwen3-1.7b"], True),
+        (["--models", "qwen3-1.7b", "--tier", "pro"], False),
+        (["--tier", "pro"], False),
+        (["--models", "*"], False),
+        (["--name", "N"], False),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else str(value),
+)
+def test_a_key_that_may_use_nothing_any_more_is_said_to_be_one(desk: Desk, words: list[str], warned: bool) -> None:
+    key_id = desk.make("acme", "--models", "phi-4-mini")["id"]
+    said = desk.run("update", key_id, *words)
+    assert said.code == 0
+    assert ("may use nothing" in said.err) == warned
+
+
+def test_a_tier_that_has_none_of_a_keys_models_is_said_to(desk: Desk) -> None:
+    key_id = desk.make("acme", "--models", "qwen*", tier="pro")["id"]
+    assert "tier free has none of these models" in desk.run("update", key_id, "--tier", "free").err
+
+
+def test_a_key_whose_tier_is_gone_may_use_nothing_whatever_its_models(desk: Desk) -> None:
+    key_id = desk.make()["id"]
+    desk.config.write_text(ONE_TIER)
+    said = desk.run("update", key_id, "--models", "phi4")
+    assert said.code == 0
+    assert "may use nothing" in said.err
 
 
 BAD_VALUES: Final = {
@@ -715,6 +749,16 @@ def test_on_a_terminal_the_key_is_asked_for_unseen(desk: Desk, typed: Callable[[
     assert desk.json("verify")["id"] == made["id"]
 
 
+def test_a_terminal_at_its_end_has_no_key(desk: Desk, typed: Callable[[bytes], None], monkeypatch: pytest.MonkeyPatch) -> None:
+    def ended(_: str) -> str:
+        raise EOFError
+
+    typed(b"")
+    monkeypatch.setattr(sys.stdin, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr(getpass, "getpass", ended)
+    assert desk.json("verify", code=1)["valid"] is False
+
+
 def test_a_key_on_the_command_line_is_verified_and_advised_against(desk: Desk) -> None:
     made = desk.make()
     said = desk.run("verify", made["key"])
@@ -739,17 +783,27 @@ def test_an_unknown_id_is_a_no_that_says_where_the_known_ones_are(desk: Desk, ac
 
 
 @pytest.mark.parametrize(
-    "spoil", [str, _mistyped, _another_secret, lambda key: key[:-9]], ids=["the key", "mistyped", "well-formed", "cut"]
+    ("spoil", "known"),
+    [
+        (str, True),
+        (_another_secret, True),
+        (lambda key: f" {key}\n", True),
+        (lambda key: f"Bearer {key}", True),
+        (_mistyped, False),
+        (lambda key: key[:-9], False),
+    ],
+    ids=["the key", "well-formed", "with blanks", "with its scheme", "mistyped", "cut"],
 )
 @pytest.mark.parametrize("action", BY_ID)
-def test_a_key_in_place_of_its_id_is_never_repeated(desk: Desk, action: str, spoil: Callable[[str], str]) -> None:
+def test_a_key_in_place_of_its_id_is_never_repeated(desk: Desk, action: str, spoil: Callable[[str], str], known: bool) -> None:
     made = desk.make()
     word = spoil(made["key"])
     for output in ("table", "json"):
         said = desk.run(action, *(word if one == "0123456789AB" else one for one in BY_ID[action]), "--output", output)
         assert (said.code, said.out) == (1, "")
         assert made["key"].rpartition("_")[2][:12] not in said.err
-        assert (f"Its id is {made['id']}" in said.err) == (key_format.parse(word) is not None)
+        assert "That is a key, not an id." in said.err
+        assert (f"Its id is {made['id']}" in said.err) == known
     assert desk.states() == {made["id"]: "active"}
 
 
@@ -954,7 +1008,5 @@ def test_the_examples_of_the_help_are_right_usage(desk: Desk, typed: Callable[[b
 
 
 def test_keys_without_an_action_is_wrong_usage(desk: Desk) -> None:
-    with pytest.raises(SystemExit) as end:
-        main(["keys"])
-    assert end.value.code == 2
+    assert main(["keys"]) == 2
     assert desk.run("rotate", "0123456789AB").code == 2

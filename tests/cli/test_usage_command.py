@@ -25,6 +25,7 @@ tiers: {{free: {{models: [m], limits: [{{requests: 5, per: minute}}]}}}}
 store: {{url: "sqlite:///./slm-authz.db"}}
 """
 TOKEN = "the-admin-token"
+KEY = "slm_test_0123456789AB_0123456789ABCDEFGHIJKLMNOPQRSTUV3q5Muq"
 ROWS = [
     UsageRow("free.requests.minute.client", "requests", "client", "acme", None, "minute", 20, 3, 1, 16, "2000-01-01T00:00:00Z"),
     UsageRow("team-budget", "cost", "tenant", "acme", None, "month", "1", "0.25", "0.05", "0.7", "2999-12-01T00:00:00Z"),
@@ -117,6 +118,18 @@ def test_a_model_or_key_that_is_not_there_is_a_no(desk: Desk, run: Any) -> None:
     desk.rows.clear()
     assert run("--key", "0123456789AB")[0] == 1
     assert run()[0] == 0
+
+
+@pytest.mark.parametrize(
+    "words", [["--key", KEY], ["--key", f"Bearer {KEY}"], ["--key", "slm_"], ["--client", KEY], ["--tenant", KEY]], ids=repr
+)
+def test_a_key_does_not_travel_in_a_url(desk: Desk, run: Any, words: list[str]) -> None:
+    desk.serve()
+    code, out, err = run(*words)
+    assert (code, out) == (1 if words[0] == "--key" else 2, "")
+    assert KEY[22:] not in err
+    assert ("Its id is 0123456789AB" in err) == (words[0] == "--key" and KEY in words[1])
+    assert desk.asked == []
 
 
 def test_warnings_are_shown(desk: Desk, run: Any) -> None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -33,10 +35,14 @@ tiers: {{only: {{models: ["*"], limits: [{{requests: 100, per: minute}}]}}}}
 """
 
 
+NO_POLICY = "policies: [{name: p, when: request.nothing, deny: {}}]"
+
+
 def up(*arguments: str, env: dict[str, str] | None = None) -> subprocess.Popen[str]:
+    """In a directory without ./slm-authz.yaml, which would be taken."""
     environment = {name: value for name, value in os.environ.items() if name != "SLM_AUTHZ_CONFIG"} | (env or {})
     words = [sys.executable, "-m", "slm_authz", "up", "--output", "json", *arguments]
-    return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, cwd=Path(__file__).parent)
 
 
 @contextmanager
@@ -138,6 +144,7 @@ def test_a_taken_port_is_named() -> None:
         code, said = refused("--listen", f"127.0.0.1:{port}")
     assert code == 3
     assert f"The gateway cannot listen on 127.0.0.1:{port}: address already in use" in said
+    assert "--listen" in said
 
 
 def test_a_taken_port_of_the_service_is_named(tmp_path: Path) -> None:
@@ -149,6 +156,34 @@ def test_a_taken_port_of_the_service_is_named(tmp_path: Path) -> None:
         code, said = refused("-c", str(config))
     assert code == 3
     assert "The service (listen.admin) cannot listen on" in said
+
+
+def test_a_policy_that_does_not_compile_is_a_problem_of_the_file(tmp_path: Path) -> None:
+    config = tmp_path / "slm-authz.yaml"
+    config.write_text(CONFIG.format(admin=free_port(), health=free_port()) + NO_POLICY)
+    code, said = refused("-c", str(config))
+    assert code == 1
+    assert re.search(r"line 8: ", said)
+
+
+def test_interrupted_before_it_was_ready_it_was_not_a_success() -> None:
+    """Envoy, which is looked for first, is one that stops us before it says anything."""
+    with tempfile.TemporaryDirectory() as directory:
+        envoy = Path(directory) / "envoy"
+        envoy.write_text("#!/bin/sh\nkill -INT $PPID\nsleep 20\n")
+        envoy.chmod(0o755)
+        code, said = refused("--envoy", str(envoy))
+    assert (code, "Stopping" in said, "Traceback" in said) == (130, True, False), said
+
+
+def test_on_every_address_the_url_is_one_that_a_client_can_use() -> None:
+    port = free_port()
+    with running("--listen", f"0.0.0.0:{port}") as (process, stack):
+        assert stack["url"] == f"http://127.0.0.1:{port}"
+        assert ask(stack).status_code == 200
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate()
+    assert "can be reached from outside this machine" in said
 
 
 def test_problems_of_the_file_are_shown_with_their_lines(tmp_path: Path) -> None:
@@ -166,6 +201,8 @@ def test_problems_of_the_file_are_shown_with_their_lines(tmp_path: Path) -> None
         (["--envoy", "/bin/sh"], 3, "--envoy PATH"),
         (["--upstream", "http://127.0.0.1:1"], 3, "cannot be reached"),
         (["--upstream", "not a url"], 2, "not the URL of a model server"),
+        (["--upstream", "https://u:hunter2@h"], 2, "a user name, a password or a query"),
+        (["--listen", "models.example.com:1"], 2, "not on the name"),
         (["--upstream-key-env", "NOT_SET_ANYWHERE"], 2, "NOT_SET_ANYWHERE holds no key"),
         (["--upstream-key-env", "no-name"], 2, "name of an environment variable"),
         (["-c", "/nowhere/slm-authz.yaml"], 2, "/nowhere/slm-authz.yaml"),
@@ -174,7 +211,7 @@ def test_problems_of_the_file_are_shown_with_their_lines(tmp_path: Path) -> None
 )
 def test_what_is_wrong_is_told_in_plain_words(arguments: list[str], code: int, word: str) -> None:
     found, said = refused(*arguments)
-    assert (found, word in said, "Traceback" in said) == (code, True, False), said
+    assert (found, word in said, "Traceback" in said, "hunter2" in said) == (code, True, False, False), said
 
 
 def test_a_part_that_ends_by_itself_ends_all_of_it() -> None:
@@ -199,6 +236,8 @@ def test_the_demo() -> None:
         assert word in shown.stdout
     assert "\x1b" not in shown.stdout
     assert "slm_live_" not in shown.stdout
+    assert shlex.split(shown.stdout.rpartition("Next: ")[2])[-1] == "up"
+    assert "slm-authz" in shown.stdout.rpartition("Next: ")[2]
 
 
 def test_the_demo_says_what_was_not_as_expected(capsys: pytest.CaptureFixture[str]) -> None:

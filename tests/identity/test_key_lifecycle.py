@@ -57,6 +57,14 @@ def test_verify_tells_the_record_whatever_its_state(life: Lifecycle) -> None:
     assert life.verify("\udcff") is None
 
 
+@pytest.mark.parametrize("around", ["{}", " {}", "Bearer {}", "'{}'", "{}0", "key={}\n"])
+def test_a_key_in_place_of_an_id_is_told_its_id_and_not_repeated(life: Lifecycle, around: str) -> None:
+    record, key = life.create(0, client="acme", tier="free")
+    with pytest.raises(NotFound, match=f"That is a key, not an id. Its id is {record.id}") as caught:
+        life.show(around.format(key))
+    assert key[22:] not in str(caught.value)
+
+
 def test_disable_and_enable(life: Lifecycle) -> None:
     record, _ = life.create(0, client="acme", tier="free")
     assert life.disable(record.id).state(0) == "disabled" == life.show(record.id).state(0)

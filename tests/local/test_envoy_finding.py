@@ -103,6 +103,13 @@ def test_what_is_no_envoy_is_told_and_nothing_is_installed(machine: Machine, tmp
     assert machine.runs == []
 
 
+@pytest.mark.parametrize("said", ["", "echo 'no such option' >&2", "echo 'No such option.' >&2"])
+def test_what_it_said_and_what_to_do_are_sentences_of_their_own(machine: Machine, tmp_path: Path, said: str) -> None:
+    wrong = program(tmp_path / "wrong", f"#!/bin/sh\n{said}\n")
+    with pytest.raises(EnvoyMissing, match=r"like an Envoy: [^.]+\. Name one"):
+        machine.find(str(wrong))
+
+
 def test_a_failed_installation_is_told_and_leaves_nothing(machine: Machine) -> None:
     machine.installer(before="echo 'no network here' >&2; exit 1")
     with pytest.raises(EnvoyMissing, match=r"no network here.*--envoy"):

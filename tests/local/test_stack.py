@@ -105,9 +105,17 @@ def test_a_taken_port_is_named() -> None:
         port = other.getsockname()[1]
         with pytest.raises(PortTaken, match=rf"The gateway cannot listen on 127\.0\.0\.1:{port}: address already in use"):
             require_free("127.0.0.1", port, "The gateway")
+        with pytest.raises(PortTaken, match=r"Stop the process that does, or name another port: the gateway's with --listen"):
+            require_free("127.0.0.1", port, "The gateway")
     require_free("127.0.0.1", port, "The gateway")
     assert not speaks_http("127.0.0.1", port)
     assert not answers(f"http://127.0.0.1:{port}")
+
+
+def test_an_address_that_is_not_ours_is_nobody_elses_fault() -> None:
+    with pytest.raises(PortTaken, match="Name another address: the gateway's with --listen") as caught:
+        require_free("192.0.2.1", 1, "The gateway")
+    assert "Stop the process" not in str(caught.value)
 
 
 _PARENT = """
