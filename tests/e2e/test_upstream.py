@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -25,13 +26,26 @@ class Sample:
     def __init__(self, url: str, log: Path) -> None:
         self.url = url
         self._log = log
+        self._asked = 0
 
     def client(self, **more: Any) -> openai.OpenAI:
-        return openai.OpenAI(base_url=f"{self.url}/v1", api_key="a-client's-key", max_retries=0, **more)
+        http = openai.DefaultHttpxClient(event_hooks={"request": [self._count]})
+        return openai.OpenAI(base_url=f"{self.url}/v1", api_key="a-client's-key", max_retries=0, http_client=http, **more)
+
+    def _count(self, _: Any) -> None:
+        self._asked += 1
 
     def last(self) -> dict[str, Any]:
-        line: dict[str, Any] = json.loads(self._log.read_text().splitlines()[-1])
-        return line
+        """What was written down about the last request; it is written when its answer has left."""
+        deadline = time.monotonic() + 10
+        while True:
+            lines: list[dict[str, Any]] = [
+                json.loads(line) for line in self._log.read_text().splitlines(keepends=True) if line.endswith("\n")
+            ]
+            lines = [line for line in lines if line["path"] != "/health"]
+            if len(lines) >= self._asked:
+                return lines[-1]
+            assert time.monotonic() < deadline
 
 
 @pytest.fixture(scope="module")
