@@ -17,7 +17,7 @@ from slm_authz.audit.summary import SummaryGate
 from slm_authz.decision import Decision
 from slm_authz.engine.conclude import allowed, opinions, refused
 from slm_authz.engine.deferral import Deferrals
-from slm_authz.engine.plan import Plan, memo, plan
+from slm_authz.engine.plan import TOO_LATE, Plan, memo, plan
 from slm_authz.engine.rules import Rules
 from slm_authz.engine.waiting import Waiting
 from slm_authz.errors import StoreError
@@ -110,6 +110,10 @@ class Engine:
         with self._slots.lock:
             plans = self._slots.take()
             if plans:
+                ticks = self._ticks()
+                for planned in plans:
+                    if planned.deadline and ticks >= planned.deadline:
+                        planned.denial, planned.admission = TOO_LATE, None
                 try:
                     self._decide(plans, rules, now, answers, may_wait=True)
                 except Exception:
@@ -127,7 +131,7 @@ class Engine:
             )
             return Plan(arrival, decision_id, now, denial=denial)
         try:
-            return plan(arrival, decision_id, rules, self.counters.distrusted, now)
+            return plan(arrival, decision_id, rules, self.counters.distrusted, now, self._ticks())
         except Exception:  # whatever fails in here is our failure: the call is refused, the next one is decided
             log.exception("a call could not be planned")
             return Plan(arrival, decision_id, now, denial=Denial(Reason.INTERNAL, _INTERNAL))

@@ -36,14 +36,19 @@ from slm_authz.request.target import judge as judge_target
 _LONGEST = 600
 """Characters of a caller's word that are kept: more than an event shows, and no more than its store should hold."""
 MIN_REMAINING_S = 0.020
-"""A call with less than this left takes nothing: its answer would come too late."""
+"""A call with less than this left, or less than a tenth of what it had when it arrived, takes nothing: its answer would come too late."""
+
+
+def last_moment(received: int, remaining: float) -> int:
+    """Until when (ticks) a call that arrived with so many seconds left may take anything."""
+    return received + int((remaining - max(MIN_REMAINING_S, remaining / 10)) * 1e9)
 
 
 class Plan(msgspec.Struct, eq=False):
     """One call on its way. Filled from top to bottom; what is not known (yet) is empty.
 
     model: canonical name; limits: as in `Decision.limits`; latency_us: of an allow, until its answer was written
-    wait_until: ticks at which waiting for a concurrency slot ends; 0: it has not begun
+    wait_until: ticks at which waiting for a concurrency slot ends; 0: it has not begun; deadline: from when it takes nothing; 0: never
     """
 
     arrival: Arrival
@@ -64,6 +69,7 @@ class Plan(msgspec.Struct, eq=False):
     denial: Denial | None = None
     deferred: Deferred | None = None
     wait_until: int = 0
+    deadline: int = 0
     model: str = ""
     limits: tuple[tuple[str, int, str], ...] = ()
     latency_us: int = 0
@@ -74,18 +80,19 @@ class Plan(msgspec.Struct, eq=False):
         return self.admission is not None and self.admission.immediate
 
 
-def plan(arrival: Arrival, decision_id: str, rules: Rules, distrusted: AbstractSet[str], now: int) -> Plan:
-    """Walk the corridor up to the counters."""
+TOO_LATE = Denial(Reason.DEADLINE_EXCEEDED, "The deadline of the authorization call left no time to decide; retry.", retry_after=1)
+
+
+def plan(arrival: Arrival, decision_id: str, rules: Rules, distrusted: AbstractSet[str], now: int, ticks: int) -> Plan:
+    """Walk the corridor up to the counters. `ticks`: the monotonic time, in nanoseconds."""
     planned = Plan(arrival, decision_id, now)
     request = arrival.request
     if isinstance(request, Denial):
         planned.denial = request
     elif arrival.cancelled:
         planned.denial = Denial(Reason.CANCELLED, "The call was cancelled.")
-    elif request.remaining is not None and request.remaining < MIN_REMAINING_S:
-        planned.denial = Denial(
-            Reason.DEADLINE_EXCEEDED, "The deadline of the authorization call left no time to decide; retry.", retry_after=1
-        )
+    elif request.remaining is not None and ticks >= last_moment(arrival.received, request.remaining):
+        planned.denial = TOO_LATE
     else:
         planned.denial = _walk(planned, request, rules, distrusted)
     return planned

@@ -8,7 +8,7 @@ from __future__ import annotations
 from threading import RLock
 from typing import Final
 
-from slm_authz.engine.plan import Plan
+from slm_authz.engine.plan import Plan, last_moment
 from slm_authz.request import RequestContext
 
 CAPACITY: Final = 1024
@@ -51,10 +51,10 @@ class Waiting:
 
 
 def _until(planned: Plan, ticks: int, wait_ms: int) -> int:
-    """When to give up, in ticks: after `wait_ms`, but while at least 20 ms and a tenth of the deadline are left."""
+    """When to give up, in ticks: after `wait_ms`, but while there is time left to take a slot."""
     until = ticks + wait_ms * 1_000_000
-    request = planned.arrival.request
-    if isinstance(request, RequestContext) and request.remaining is not None:
-        spare = max(0.020, request.remaining / 10)
-        until = min(until, planned.arrival.received + int((request.remaining - spare) * 1e9))
+    arrival = planned.arrival
+    if isinstance(arrival.request, RequestContext) and arrival.request.remaining is not None:
+        planned.deadline = last_moment(arrival.received, arrival.request.remaining)
+        until = min(until, planned.deadline)
     return until

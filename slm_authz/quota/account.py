@@ -130,7 +130,7 @@ class QuotaTable:
         for limit in limits:
             key = f"{limit.stem}{SEPARATOR}{subject_of(limit.by, principal, model, address)}"
             known = lines.get(key)
-            if known is None or limit.shown_size < known.limit.shown_size:
+            if known is None or (limit.shown_size, limit.order) < (known.limit.shown_size, known.limit.order):
                 lines[key] = Line(key, _quote(key), limit, limit.kind, limit.algorithm)
         shared = ("model", "address")
         return Account(

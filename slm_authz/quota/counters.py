@@ -74,7 +74,10 @@ class Refusal(msgspec.Struct, gc=False):
 
 
 class Settled(msgspec.Struct, gc=False):
-    """What became of one log entry. result: settled | corrected | renewed | ignored | forged."""
+    """What became of one log entry. result: settled | corrected | renewed | ignored | forged.
+
+    input_tokens, output_tokens: charged by it; of a correction what it adds, or takes away
+    """
 
     result: str
     source: str = "none"

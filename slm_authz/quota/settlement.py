@@ -63,8 +63,12 @@ def charge(pending: Pending, evidence: Evidence) -> Charge:
 
 def _reported(pending: Pending, figures: tuple[int, int], source: str) -> Charge:
     tokens_in, tokens_out = figures
-    # Judged by each figure: a price per direction makes a cheap sum dear if one of them was not bounded.
-    exceeded = tokens_in > pending.input_bound or tokens_out > pending.output_bound
+    bound_in, bound_out = pending.input_bound, pending.output_bound
+    if pending.strict:  # each figure was promised
+        exceeded = tokens_in > bound_in or tokens_out > bound_out
+    else:
+        dearer = (pending.cost(tokens_in, tokens_out) or 0) > (pending.cost(bound_in, bound_out) or 0)
+        exceeded = tokens_in + tokens_out > bound_in + bound_out or dearer
     return Charge(tokens_in, tokens_out, source, exceeded)
 
 

@@ -34,6 +34,7 @@ CREATE TABLE IF NOT EXISTS outbox (seq INTEGER PRIMARY KEY, record BLOB);
 _JOURNAL_SCHEMA: Final = "CREATE TABLE IF NOT EXISTS journal (seq INTEGER PRIMARY KEY, operations BLOB);"
 
 _ROWS: Final = 500
+_TRIM_ROWS: Final = 50
 _LONGEST_LOG: Final = 16 << 20
 _encode: Final = msgspec.msgpack.Encoder().encode
 _decode: Final = msgspec.msgpack.Decoder().decode
@@ -130,12 +131,16 @@ class SqliteJournal:
         self._refused = 0
         self._stored: set[str] = set()  # pending calls that have a row: most have settled before a snapshot could see them
         self._writing = Lock()
+        self._writes = Lock()  # of the journal's file: SQLite's own lock would have to be polled
+        self._trimmed = 0
 
     def recover(self) -> Ledger:
         """Load the last snapshot and replay the journal; what lies in the file afterwards is a snapshot again."""
         ledger = Ledger()
         try:
             self._load(ledger)
+            oldest = self._rows.execute("SELECT min(seq) FROM journal").fetchone()[0]
+            self._trimmed = self._seq if oldest is None else oldest - 1
             rows = self._rows.execute("SELECT seq, operations FROM journal WHERE seq > ? ORDER BY seq", (self._seq,))
             for seq, row in rows.fetchall():
                 ledger.replay([_revive(operation) for operation in _decode(row)])
@@ -173,7 +178,9 @@ class SqliteJournal:
             self._refused += 1
             raise StoreError("The counters' journal is not writable.")
         try:
-            self._rows.execute("INSERT INTO journal VALUES (?, ?)", (self._seq + 1, _encode(operations)))
+            row = _encode(operations)
+            with self._writes:
+                self._rows.execute("INSERT INTO journal VALUES (?, ?)", (self._seq + 1, row))
         except (sqlite3.Error, OverflowError, msgspec.MsgspecError) as error:
             self.healthy = False
             self._refused += 1
@@ -224,6 +231,8 @@ class SqliteJournal:
             if changes is None:
                 return
             self._require_files()
+            # Before the attempt: one that reports a failure may have written them, and what has no row is deleted for nothing.
+            self._stored.update(pending.id for pending in changes.pending)
             try:
                 self._transact(changes)
             except (sqlite3.Error, OverflowError, msgspec.MsgspecError) as error:
@@ -233,9 +242,9 @@ class SqliteJournal:
                 raise StoreError(
                     f"The counters' snapshot cannot be written: {error}.", "Make room on the disk; it is tried again every second."
                 ) from error
-            self._captured = None
+            if self._captured is changes:
+                self._captured = None
             self._stored.difference_update(row[0] for row in changes.gone_pending)
-            self._stored.update(pending.id for pending in changes.pending)
             self._written_outbox = max([outcome.seq for outcome in changes.outbox], default=self._written_outbox)
             # Batches that were refused after the capture are in the state, but in no row yet: only the next snapshot is whole.
             self.healthy = self.healthy or changes.refused == self._refused
@@ -265,8 +274,16 @@ class SqliteJournal:
             self._snapshots.rollback()
             raise
         run("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
-        self._trimmer.execute("DELETE FROM journal WHERE seq <= ?", (changes.journal_seq,))
+        self._trim(changes.journal_seq)
         self._checkpoint()
+
+    def _trim(self, upto: int) -> None:
+        """Drop rows, a few at a time: whoever appends meanwhile waits for one step, and is woken when it is done."""
+        while self._trimmed < upto:
+            step = min(upto, self._trimmed + _TRIM_ROWS)
+            with self._writes:
+                self._trimmer.execute("DELETE FROM journal WHERE seq <= ?", (step,))
+            self._trimmed = step
 
     def _checkpoint(self) -> None:
         """Into the file, without making a decision wait; but a log that is never empty at that moment would grow for ever."""
@@ -274,7 +291,11 @@ class SqliteJournal:
             large = self._log.stat().st_size > _LONGEST_LOG
         except FileNotFoundError:
             large = False
-        self._trimmer.execute(f"PRAGMA wal_checkpoint({'TRUNCATE' if large else 'PASSIVE'})").fetchall()
+        if large:
+            with self._writes:
+                self._trimmer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        else:
+            self._trimmer.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
 
     def close(self) -> None:
         """Close all connections."""

@@ -110,6 +110,7 @@ class Ledger:
         """The record's hold becomes used at the bound, its slot is freed, and it waits among the lapsed."""
         due = at_bound(pending)
         self.settle(pending, (1, due.tokens, pending.cost(due.input_tokens, due.output_tokens) or 0, 0), now)
+        pending.lease_end = max(pending.lease_end, now)  # from here on: since when it waits for a late entry
         self.lapsed[pending.id] = pending
         self.dirty_lapsed.add(pending.id)
         while len(self.lapsed) > MAX_LAPSED:

@@ -19,7 +19,7 @@ from slm_authz.quota.evidence import Evidence
 from slm_authz.quota.hold import Pending, Signer, Take
 from slm_authz.quota.limit import FIXED, GCRA, REQUESTS, TOKENS
 from slm_authz.quota.outcome import Outcome
-from slm_authz.quota.settlement import Charge, at_bound, charge
+from slm_authz.quota.settlement import NOTHING, Charge, at_bound, charge
 from slm_authz.quota.window import Calendar
 from slm_authz.store.journal import Journal, NoJournal
 from slm_authz.store.ledger import Ledger, Operation
@@ -43,7 +43,8 @@ class MemoryCounters:
         self._journal = journal or NoJournal()
         self._ledger: Ledger = self._journal.recover()
         self._operations: list[Operation] = []
-        self._mixed_until = 0
+        # Records of the process before may have leases of any length.
+        self._mixed_until = max((one.lease_end for one in self._ledger.pending.values()), default=0)
         self.distrusted = self._ledger.distrusted
         self.unheard_since: int | None = None
 
@@ -79,6 +80,8 @@ class MemoryCounters:
                         failed = True
                     drawn.append((line, state, Take(key, FIXED, kind, start, amount), end - now))
                 elif algorithm == GCRA:
+                    if state[2] != limit.size:
+                        self._ledger.dirty.add(key)  # its rate has changed: a refusal changes it too
                     debt = rules.drain(state, now, limit.size)
                     if debt + amount * limit.period_ms > limit.burst * limit.period_ms:
                         failed = True
@@ -136,7 +139,7 @@ class MemoryCounters:
             now = self._ledger.advance(now)
             self.unheard_since = None
             settled = [self._settle(entry, now) for entry in entries]
-            self.commit()
+            self._try_commit()
             return settled
 
     def _settle(self, entry: Evidence, now: int) -> Settled:
@@ -155,7 +158,7 @@ class MemoryCounters:
         return _settled("settled", pending, due)
 
     def _actual(self, pending: Pending, due: Charge) -> Amounts:
-        return (1, due.tokens, pending.cost(due.input_tokens, due.output_tokens) or 0, 0)
+        return (1, due.tokens, _cost(pending, due) or 0, 0)
 
     def _outcome(self, pending: Pending, due: Charge, entry: Evidence | None, now: int) -> Outcome:
         return Outcome(
@@ -168,7 +171,7 @@ class MemoryCounters:
             input_tokens=due.input_tokens,
             output_tokens=due.output_tokens,
             source=due.source,
-            cost=pending.cost(due.input_tokens, due.output_tokens),
+            cost=_cost(pending, due),
             exceeded=due.exceeded,
             duration_ms=entry.duration_ms if entry is not None else None,
             latency_us=pending.latency_us,
@@ -196,7 +199,7 @@ class MemoryCounters:
         self._ledger.judge(lapsed, outcome)
         self._ledger.publish(outcome)
         self._operations.append(("c", lapsed, actual, now, outcome))
-        return _settled("corrected", lapsed, due)
+        return _settled("corrected", lapsed, due, charged)
 
     def lapse(self, now: int) -> list[Settled]:
         """Charge every record whose lease has ended at its bound; it waits for a late entry among the lapsed."""
@@ -213,7 +216,7 @@ class MemoryCounters:
                 settled.append(_settled("settled", pending, due))
             self._ledger.forget_lapsed(now - LATE_MS)
             if settled:
-                self.commit()
+                self._try_commit()
             return settled
 
     def give_back(self, decision_id: str, memo: bytes | None, now: int) -> bool:
@@ -248,6 +251,13 @@ class MemoryCounters:
             operations, self._operations = self._operations, []
             if operations:
                 self._journal.append(operations)
+            elif not self._journal.healthy:  # another thread's commit may have taken this one's operations along, and failed
+                raise StoreError("The counters' journal is not writable.")
+
+    def _try_commit(self) -> None:
+        """What has happened has happened, also where it cannot be written now: it is in the state that the next snapshot takes."""
+        with suppress(StoreError):  # `healthy` tells
+            self.commit()
 
     def pending(self, limit: int) -> Sequence[Outcome]:
         """The oldest unacknowledged events."""
@@ -305,7 +315,7 @@ class MemoryCounters:
         """Leases given from now on are this long; those given before keep theirs."""
         with self._lock:
             if lease_ms != self._lease_ms:
-                self._mixed_until = max(self._mixed_until, now + self._lease_ms)
+                self._mixed_until = max(self._mixed_until, self._ledger.advance(now) + self._lease_ms)
                 self._lease_ms = lease_ms
 
     def states(self, keys: Iterable[str]) -> list[rules.State | None]:
@@ -331,5 +341,13 @@ class MemoryCounters:
         return dropped
 
 
-def _settled(result: str, pending: Pending, due: Charge) -> Settled:
-    return Settled(result, due.source, pending.model, due.input_tokens, due.output_tokens, due.exceeded)
+def _cost(pending: Pending, due: Charge) -> int | None:
+    """No more than a journal can hold, however absurd the figures are."""
+    cost = pending.cost(due.input_tokens, due.output_tokens)
+    return None if cost is None else min(rules.TOP, cost)
+
+
+def _settled(result: str, pending: Pending, due: Charge, before: Charge = NOTHING) -> Settled:
+    """`before`: what had been charged already."""
+    tokens_in, tokens_out = due.input_tokens - before.input_tokens, due.output_tokens - before.output_tokens
+    return Settled(result, due.source, pending.model, tokens_in, tokens_out, due.exceeded)

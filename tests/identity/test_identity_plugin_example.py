@@ -126,7 +126,7 @@ def arrival(**headers: str) -> Arrival:
 
 
 def walk(rules: Rules, call: Arrival) -> Plan:
-    return plan(call, "0" * 32, rules, set(), NOON)
+    return plan(call, "0" * 32, rules, set(), NOON, 0)
 
 
 def test_a_plugin_names_the_caller(rules: Rules) -> None:

@@ -41,13 +41,15 @@ def test_its_log_is_bounded_also_where_something_is_always_written(directory: Pa
     writer = Thread(target=keep_writing)
     writer.start()
     log, largest = directory / "journal.db-wal", 0
-    while written < 4000:
-        journal.capture(Ledger())
-        journal.write()
-        largest = max(largest, log.stat().st_size)
-    stop.set()
-    writer.join()
-    journal.close()
+    try:
+        while written < 4000:
+            journal.capture(Ledger())
+            journal.write()
+            largest = max(largest, log.stat().st_size)
+    finally:
+        stop.set()
+        writer.join()
+        journal.close()
     assert largest < 24 << 20, "of eighty that were written"
 
 

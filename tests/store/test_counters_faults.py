@@ -1,0 +1,242 @@
+"""What the embedded counters keep when the process dies, the disk fails or an upstream lies: one test per way to lose something."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import msgspec
+import pytest
+
+from slm_authz.errors import StoreError
+from slm_authz.quota.counters import Grant, Refusal
+from slm_authz.quota.evidence import Evidence
+from slm_authz.quota.window import Calendar
+from slm_authz.store.journal import SqliteJournal
+from slm_authz.store.memory import MemoryCounters
+from tests.conftest import LEASE, Bench
+
+MINUTE, DAY = 60_000, 86_400_000
+Make = Callable[..., Bench]
+
+
+@pytest.fixture
+def durable(tmp_path: Path) -> Make:
+    """Makes a `Bench` whose files outlive it."""
+    tmp_path.chmod(0o700)
+    return lambda limits, **more: Bench(limits, lambda: SqliteJournal(tmp_path / "j.db", tmp_path / "c.db"), **more)
+
+
+def journal(bench: Bench) -> Any:
+    return bench.counters._journal
+
+
+def die(bench: Bench, lease: int = LEASE) -> None:
+    """kill -9, and the next process."""
+    journal(bench).close()
+    bench.counters = MemoryCounters(bench.signer, Calendar(), lease, bench._open())
+
+
+def admit(bench: Bench, now: int, **call: Any) -> Grant:
+    (result,) = bench.counters.admit([bench.admission(**call)], now)
+    bench.counters.commit()
+    assert isinstance(result, Grant)
+    return result
+
+
+def end(bench: Bench, grant: Grant, tokens_in: int, tokens_out: int) -> Evidence:
+    hold = bench.signer.sign(grant.pending, grant.quoted)
+    return Evidence(
+        hold, status=200, details="via_upstream", reached=True, complete=True, attempts=1, input_tokens=tokens_in, output_tokens=tokens_out
+    )
+
+
+class Full:
+    """A connection on a disk without room: statements that begin with `words` fail."""
+
+    def __init__(self, real: Any, words: str = "") -> None:
+        self._real, self._words = real, words
+
+    def execute(self, sql: str, *rest: Any) -> Any:
+        if sql.startswith(self._words):
+            raise sqlite3.OperationalError("database or disk is full")
+        return self._real.execute(sql, *rest)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._real, name)
+
+
+# -- a process that dies
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_a_model_that_broke_its_bound_stays_distrusted(durable: Make, noon: int, *, late: bool) -> None:
+    b = durable([{"tokens": 1000, "per": "day"}])
+    entry = end(b, admit(b, noon), 5, 500)
+    if late:
+        b.counters.lapse(noon + LEASE)
+    b.counters.settle([entry], noon + LEASE)
+    assert b.counters.distrusted == {"m"}
+    die(b)
+    assert b.counters.distrusted == {"m"}
+
+
+def test_a_shorter_lease_after_a_restart_ends_in_time(durable: Make, noon: int) -> None:
+    b = durable([{"concurrent": 2}])
+    admit(b, noon)
+    die(b, lease=MINUTE)
+    admit(b, noon + 1)
+    assert len(b.counters.lapse(noon + 1 + MINUTE)) == 1
+    admit(b, noon + 1 + MINUTE)
+
+
+def test_a_shorter_lease_ends_in_time_although_the_clock_went_back(durable: Make, noon: int) -> None:
+    b = durable([{"concurrent": 2}])
+    admit(b, noon + 10 * MINUTE)
+    b.counters.set_lease(MINUTE, noon)
+    admit(b, noon)
+    assert b.counters.lapse(noon + 10 * MINUTE) == []
+    assert len(b.counters.lapse(noon + 16 * MINUTE)) == 1
+
+
+def test_a_late_entry_is_waited_for_from_the_lapse_on(durable: Make, noon: int) -> None:
+    """The service was down for two days: the record lapses when it is back, and waits its 24 hours from then."""
+    b = durable([{"tokens": 100, "per": "month"}])
+    entry = end(b, admit(b, noon, tokens=50), 1, 1)
+    die(b)
+    b.counters.lapse(noon + 2 * DAY)
+    assert b.counters.settle([entry], noon + 2 * DAY + MINUTE)[0].result == "corrected"
+
+
+# -- a disk that fails
+
+
+@pytest.mark.parametrize("words", ["DELETE", "PRAGMA"])
+def test_a_journal_that_cannot_be_trimmed_leaves_no_ghosts(durable: Make, noon: int, words: str) -> None:
+    """The snapshot is written, trimming fails: what settles then must not be found pending by the next process."""
+    b = durable([{"tokens": 1000, "per": "day"}, {"concurrent": 1}])
+    entry = end(b, admit(b, noon), 1, 1)
+    real = journal(b)._trimmer
+    journal(b)._trimmer = Full(real, words)
+    with pytest.raises(StoreError):
+        b.counters.snapshot()
+    journal(b)._trimmer = real
+    b.counters.settle([entry], noon + 1)
+    assert not b.counters.healthy
+    b.counters.snapshot()
+    assert journal(b).healthy
+    die(b)
+    assert b.counters.outstanding == 0
+    b.counters.lapse(noon + 2 * LEASE)
+    assert [state for key in b.counters.keys() if (state := b.counters.states([key])[0]) and state[2] < 0] == []  # noqa: SIM118
+    assert [event.event for event in b.counters.pending(10)] == ["decision"]
+
+
+def test_a_commit_that_happened_but_reported_a_failure_leaves_no_ghosts(durable: Make, noon: int) -> None:
+    b = durable([{"concurrent": 1}])
+    entry = end(b, admit(b, noon), 1, 1)
+    real = journal(b)._snapshots
+
+    def lost(sql: str, *rest: Any) -> Any:
+        real.execute(sql, *rest)
+        if sql == "COMMIT":
+            raise sqlite3.OperationalError("disk I/O error")
+        return real
+
+    journal(b)._snapshots = SimpleNamespace(execute=lost, executemany=real.executemany, rollback=real.rollback)
+    with pytest.raises(StoreError):
+        b.counters.snapshot()
+    journal(b)._snapshots = real
+    b.counters.settle([entry], noon + 1)
+    assert not b.counters.healthy
+    b.counters.snapshot()
+    die(b)
+    assert b.counters.outstanding == 0
+
+
+@pytest.mark.parametrize("other", ["settle", "snapshot"])
+def test_whoever_meets_the_failure_the_deciding_thread_is_told(durable: Make, noon: int, other: str) -> None:
+    """Another thread's commit takes a decision along and fails: the decision's own commit must not report success."""
+    b = durable([{"tokens": 1000, "per": "day"}])
+    entry = end(b, admit(b, noon), 1, 1)
+    b.counters.admit([b.admission()], noon + 1)
+    rows = journal(b)._rows
+    journal(b)._rows = Full(rows)
+    if other == "settle":
+        b.counters.settle([entry], noon + 2)
+        assert not b.counters.healthy
+    else:
+        journal(b).capture = lambda _: None  # the snapshot has not come to writing yet
+        b.counters.snapshot()
+    journal(b)._rows = rows
+    with pytest.raises(StoreError):
+        b.counters.commit()
+
+
+def test_a_clean_end_writes_what_a_failing_journal_refused(durable: Make, noon: int) -> None:
+    b = durable([{"tokens": 1000, "per": "day"}])
+    entry = end(b, admit(b, noon), 1, 1)
+    rows = journal(b)._rows
+    journal(b)._rows = Full(rows)
+    b.counters.settle([entry], noon + 1)
+    assert not b.counters.healthy
+    journal(b)._rows = rows
+    b.counters.note([("decision", b"refused meanwhile", 1)], noon + 2)
+    b.counters.close(noon + 3)
+    die(b)
+    assert b.counters.outstanding == 0
+    assert [event.memo for event in b.counters.pending(10)] == [b"memo 1", b"refused meanwhile"]
+
+
+@pytest.mark.parametrize("row", [b"\x01", b"\xff\xff", b"", msgspec.msgpack.encode([["a"]]), msgspec.msgpack.encode([[]])])
+def test_a_damaged_row_is_explained(durable: Make, noon: int, row: bytes) -> None:
+    b = durable([{"requests": 5, "per": "minute"}])
+    admit(b, noon)
+    journal(b)._rows.execute("INSERT INTO journal VALUES (99, ?)", (row,))
+    journal(b).close()
+    with pytest.raises(StoreError, match="journal cannot be read"):
+        b.reopen()
+
+
+# -- an upstream that lies
+
+
+@pytest.mark.parametrize(
+    ("limit", "price"),
+    [
+        ({"tokens": 1000, "per": "week", "algorithm": "gcra", "burst": 1000}, 0),
+        ({"cost": "1000", "per": "day"}, 2_000),
+        ({"cost": "1000", "per": "day"}, 10**9),
+    ],
+)
+def test_an_absurd_figure_stops_neither_snapshots_nor_the_next_start(durable: Make, noon: int, limit: Any, price: int) -> None:
+    b = durable([limit])
+    admission = b.admission()
+    admission.pending.price_input = admission.pending.price_output = price
+    admission.amounts = (1, 10, admission.pending.cost(1, 9) or 0, 1)
+    (grant,) = b.counters.admit([admission], noon)
+    b.counters.commit()
+    assert isinstance(grant, Grant)
+    b.counters.settle([end(b, grant, 2**53 - 1, 9)], noon + 1)
+    b.counters.snapshot()
+    (refused,) = b.counters.admit([b.admission()], noon + 2)
+    assert isinstance(refused, Refusal)
+    die(b)
+    (refused,) = b.counters.admit([b.admission()], noon + 3)
+    assert isinstance(refused, Refusal)
+    b.counters.snapshot()
+
+
+# -- limits that share a counter
+
+
+def test_of_limits_that_share_a_counter_file_order_breaks_the_tie(durable: Make, noon: int) -> None:
+    same = {"requests": 1, "per": "day", "by": "client"}
+    b = durable([{**same, "models": ["m"]}], model_limits=[same])
+    admit(b, noon)
+    (refused,) = b.counters.admit([b.admission()], noon + 1)
+    assert isinstance(refused, Refusal)
+    assert refused.line.limit.name == "m.requests.day.client"  # models stand before tiers
