@@ -35,7 +35,7 @@ _JOURNAL_SCHEMA: Final = "CREATE TABLE IF NOT EXISTS journal (seq INTEGER PRIMAR
 
 _ROWS: Final = 500
 _TRIM_ROWS: Final = 50
-_LONGEST_LOG: Final = 16 << 20
+_LONGEST_LOG: Final = 64 << 20
 _encode: Final = msgspec.msgpack.Encoder().encode
 _decode: Final = msgspec.msgpack.Decoder().decode
 _decode_pending: Final = msgspec.msgpack.Decoder(Pending).decode
@@ -291,11 +291,10 @@ class SqliteJournal:
             large = self._log.stat().st_size > _LONGEST_LOG
         except FileNotFoundError:
             large = False
-        if large:
+        self._trimmer.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+        if large:  # little is left to be copied and synced while they wait
             with self._writes:
                 self._trimmer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-        else:
-            self._trimmer.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
 
     def close(self) -> None:
         """Close all connections."""
