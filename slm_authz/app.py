@@ -239,8 +239,9 @@ class Service:
     def readiness(self) -> dict[str, Any]:
         """The detail of /readyz: no names of clients, keys or tenants."""
         store = self._store_up()
+        refusing = self.engine.rules.deny_without_audit and not self.recorder.available
         return {
-            "ready": self.engine.ready and self.server.deciding and not self._stopping.is_set(),
+            "ready": self.engine.ready and self.server.deciding and not refusing and not self._stopping.is_set(),
             "version": __version__,
             "config": {"digest": self._loaded.digest, "error": self._reload_error, "restart": self._restart_due},
             "store": "ok" if store else "down",

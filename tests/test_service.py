@@ -118,6 +118,13 @@ def test_a_reload_takes_a_section_whole_or_not_at_all(service: Service) -> None:
     assert json.loads(get(service, "/readyz")[1])["config"]["restart"] is None
 
 
+def test_a_service_whose_events_nobody_takes_is_not_ready(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(type(service.recorder), "available", property(lambda _: False))
+    status, body = get(service, "/readyz")
+    assert (status, json.loads(body)["ready"]) == (503, False)
+    assert "does not take events" in json.loads(body)["audit"]
+
+
 def test_health_names_nobody(service: Service) -> None:
     key = make_key(service, name="acme-secret-name")
     check(service, key)

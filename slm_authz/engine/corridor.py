@@ -172,6 +172,8 @@ class Engine:
         except Exception as error:  # noqa: BLE001 - StoreError, or a fault of ours: without the row no answer may leave
             self._unkept(decided, rules, now, answers, error)
             return
+        for planned, decision in decided:
+            self._count_allow(planned, decision)
         given = [_given(planned, rules) for planned, decision in decided if decision.denial is None and planned.immediate]
         if given:
             self._note(given, now)
@@ -184,7 +186,6 @@ class Engine:
         latency = self._ticks() - planned.arrival.received
         if type(result) is Grant:
             planned.latency_us = result.pending.latency_us = latency // 1000
-            self._metrics.decided("allow", "ok", planned.model, "", latency / 1e9)
             return allowed(planned, result, self._signer)
         if isinstance(result, Refusal):
             if may_wait and result.slots_only and self._slots.park(planned, self._ticks(), rules.settle_wait_ms):
@@ -246,7 +247,13 @@ class Engine:
                 self._metrics.decided("error", denial.reason.value, planned.model, "", 0.0)
                 answers.append((planned.arrival, refused(planned, denial)))
             else:
+                self._count_allow(planned, decision)
                 answers.append((planned.arrival, decision))
+
+    def _count_allow(self, planned: Plan, decision: Decision) -> None:
+        """Once it is sure that it is given; refusals, and what we answer ourselves, are counted as they are concluded."""
+        if decision.denial is None and planned.admission is not None:
+            self._metrics.decided("allow", "ok", planned.model, "", planned.latency_us / 1e6)
 
     def _complain(self, now: int, what: str, error: Exception) -> None:
         """Say it at its beginning and once a minute: an outage has thousands of batches."""

@@ -109,7 +109,7 @@ def _install(directory: Path, env: Mapping[str, str], say: Say) -> None:
     drafts = f".{directory.name}-"
     for left in directory.parent.glob(f"{drafts}*"):  # of an installation that was killed: we hold the lock
         shutil.rmtree(left, ignore_errors=True)
-    say(f"Installing Envoy {VERSION} into {directory} (once, about 30 MB) ...")
+    say(f"Installing Envoy {VERSION} into {directory} (once, about 40 MB) ...")
     draft = Path(tempfile.mkdtemp(prefix=drafts, dir=directory.parent))
     try:
         requirements = draft / "requirements.txt"

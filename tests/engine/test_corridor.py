@@ -212,6 +212,7 @@ def test_what_cannot_be_kept_is_refused_and_given_back(house: Any) -> None:
     refused = house.ask(house.request(BODY, key=key))
     assert refused.denial.reason is Reason.STORE_UNAVAILABLE
     assert house.counters.outstanding == 0
+    assert {outcome: count for (outcome, *_), count in house.metrics.decisions.items()} == {"error": 1}, "counted once"
     assert not house.counters.healthy
     house.journal._rows = rows
     assert not allowed(house.ask(house.request(BODY, key=key)))
