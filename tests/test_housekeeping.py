@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import pytest
 
 from slm_authz.housekeeping import UNWIRED, Housekeeper
+from tests.engine.house import House
 
 CONFIG = """
 version: 1
@@ -23,12 +23,7 @@ BODY = json.dumps({"model": "m", "messages": [{"role": "user", "content": "x"}],
 
 @pytest.fixture
 def house(tmp_path: Path) -> Iterator[Any]:
-    spec = importlib.util.spec_from_file_location("house", Path(__file__).parent / "engine" / "house.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    one = module.House(tmp_path, CONFIG)
+    one = House(tmp_path, CONFIG)
     yield one
     one.close()
 

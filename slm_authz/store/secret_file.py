@@ -7,11 +7,12 @@ import tempfile
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Final
 
 from slm_authz.errors import StoreError
 from slm_authz.store.sqlite import private_directory, private_file
 
-LOST: str = "Restore it from a backup: without it no stored key can be verified."
+LOST: Final = "Restore it from a backup: without it no stored key can be verified."
 
 
 def load_or_make(path: Path, make: Callable[[], bytes], remedy: str = LOST) -> bytes:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,16 +10,13 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.engine.house import House
+
 _CASES = yaml.safe_load((Path(__file__).parent.parent / "cases" / "corridor.yaml").read_text())
 
 
 def _house(directory: Path, config: str, **more: Any) -> Any:
-    spec = importlib.util.spec_from_file_location("house", Path(__file__).with_name("house.py"))
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.House(directory, config, **more)
+    return House(directory, config, **more)
 
 
 @pytest.fixture(params=["estimate", "strict"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import sqlite3
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ from slm_authz.errors import StoreError
 from slm_authz.identity.principal import Deferred, Principal
 from slm_authz.reason import Denial, Reason
 from slm_authz.request import Arrival
+from tests.engine.house import House
 
 CONFIG = """
 version: 1
@@ -31,12 +31,7 @@ BODY = json.dumps({"model": "m", "messages": [{"role": "user", "content": "x" * 
 
 
 def _house(directory: Path, config: str) -> Any:
-    spec = importlib.util.spec_from_file_location("house", Path(__file__).with_name("house.py"))
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.House(directory, config)
+    return House(directory, config)
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import sqlite3
 from collections.abc import Callable, Iterator
@@ -14,6 +13,7 @@ import pytest
 
 from slm_authz.housekeeping import Housekeeper
 from slm_authz.request import Arrival
+from tests.engine.house import House
 
 CONFIG = """
 version: 1
@@ -28,15 +28,10 @@ Make = Callable[..., Any]
 
 @pytest.fixture
 def make(tmp_path: Path) -> Iterator[Make]:
-    spec = importlib.util.spec_from_file_location("house", Path(__file__).with_name("house.py"))
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
     made: list[Any] = []
 
     def house(limits: str, metering: str = "", **more: Any) -> Any:
-        made.append(module.House(tmp_path, CONFIG % (limits, metering), **more))
+        made.append(House(tmp_path, CONFIG % (limits, metering), **more))
         return made[-1]
 
     yield house

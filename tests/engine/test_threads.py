@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import sys
 from collections import Counter
@@ -18,6 +17,7 @@ import pytest
 from slm_authz.housekeeping import Housekeeper
 from slm_authz.quota.evidence import Evidence
 from slm_authz.request import Arrival
+from tests.engine.house import House
 
 CONFIG = """
 version: 1
@@ -39,12 +39,7 @@ CALLS = 1_500
 
 @pytest.fixture
 def house(tmp_path: Path) -> Iterator[Any]:
-    spec = importlib.util.spec_from_file_location("house", Path(__file__).with_name("house.py"))
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    one = module.House(tmp_path, CONFIG)
+    one = House(tmp_path, CONFIG)
     yield one
     one.close()
 
