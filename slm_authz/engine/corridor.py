@@ -174,9 +174,10 @@ class Engine:
             return
         for planned, decision in decided:
             self._count_allow(planned, decision)
-        given = [_given(planned, rules) for planned, decision in decided if decision.denial is None and planned.immediate]
-        if given:
-            self._note(given, now)
+        if not rules.usage:
+            given = [_given(planned, rules) for planned, decision in decided if decision.denial is None and planned.immediate]
+            if given:
+                self._note(given, now)
         answers.extend((planned.arrival, decision) for planned, decision in decided)
 
     def _conclude(
