@@ -1,9 +1,11 @@
 """CUPBOARD: what makes the embedded counters survive kill -9: a journal and snapshots, in two SQLite files (WAL).
 
 Every batch is one row of the journal, committed before its answers leave (no fsync: a killed process loses nothing). A snapshot
-writes what changed since the last one, in one transaction with fsync, and then drops the journal before it: power loss costs at most
-a second. Two files, because a snapshot's fsync must not make a decision wait for the write lock.
-Once an append has failed, the journal takes no more until a snapshot has made the file whole again.
+writes what changed since the last one, in one transaction with fsync: power loss costs at most a second. Two files, because a
+snapshot's fsync must not make a decision wait for the write lock.
+Most calls are over within seconds, so a young record has no row in the snapshot: it stays in the journal alone, which is dropped up to
+the horizon, before which no record is young. Recovery takes records from the horizon on, and all else from the snapshot on.
+Once an append has failed, the journal takes no more until a snapshot of everything has made the file whole again.
 """
 
 from __future__ import annotations
@@ -36,6 +38,8 @@ _JOURNAL_SCHEMA: Final = "CREATE TABLE IF NOT EXISTS journal (seq INTEGER PRIMAR
 _ROWS: Final = 500
 _TRIM_ROWS: Final = 50
 _LONGEST_LOG: Final = 64 << 20
+GENERATION: Final = 4
+"""Snapshots until the young records grow up: at one a second a record gets a row when it is four to eight seconds old."""
 _encode: Final = msgspec.msgpack.Encoder().encode
 _decode: Final = msgspec.msgpack.Decoder().decode
 _decode_pending: Final = msgspec.msgpack.Decoder(Pending).decode
@@ -55,8 +59,8 @@ class Journal(Protocol):
         """Keep one batch. StoreError: it is not kept, and nothing is until a snapshot succeeds."""
         ...
 
-    def capture(self, ledger: Ledger) -> None:
-        """Copy what changed since the last snapshot; quick, called under the counters' lock."""
+    def capture(self, ledger: Ledger, *, whole: bool = False) -> None:
+        """Copy what changed since the last snapshot; quick, called under the counters' lock. `whole`: young records too."""
         ...
 
     def write(self) -> None:
@@ -80,7 +84,7 @@ class NoJournal:
     def append(self, operations: Sequence[Operation]) -> None:
         """Keep nothing."""
 
-    def capture(self, ledger: Ledger) -> None:
+    def capture(self, ledger: Ledger, *, whole: bool = False) -> None:  # noqa: ARG002 - the protocol's
         """Copy nothing."""
         ledger.dirty.clear()
         ledger.dirty_pending.clear()
@@ -100,7 +104,7 @@ class _Changes(msgspec.Struct):
     replay, to the same end.
     """
 
-    journal_seq: int
+    horizon: int
     refused: int
     acknowledged: int
     meta: list[tuple[str, Any]]
@@ -114,10 +118,11 @@ class _Changes(msgspec.Struct):
 
 
 class SqliteJournal:
-    """The journal on SQLite. `append` runs on the deciding thread, `write` on the housekeeper's."""
+    """The journal on SQLite. `append` runs on the deciding thread, `write` on the housekeeper's. `generation`: as `GENERATION`."""
 
-    def __init__(self, journal: Path, snapshots: Path) -> None:
+    def __init__(self, journal: Path, snapshots: Path, generation: int = GENERATION) -> None:
         self.healthy = True
+        self._generation = generation
         self._rows = open_database(journal, _JOURNAL_SCHEMA, SCHEMA_VERSION, synchronous="NORMAL")
         # A checkpoint would fsync on the deciding thread: the housekeeper does it after each snapshot.
         self._rows.execute("PRAGMA wal_autocheckpoint = 0")
@@ -129,7 +134,13 @@ class SqliteJournal:
         self._written_outbox = 0
         self._captured: _Changes | None = None
         self._refused = 0
-        self._stored: set[str] = set()  # pending calls that have a row: most have settled before a snapshot could see them
+        self._stored: set[str] = set()  # pending calls that have a row
+        # Changed records that no snapshot has yet: the older ones of rows up to `_boundary`, the younger ones of later rows.
+        self._older: set[str] = set()
+        self._younger: set[str] = set()
+        self._boundary = 0
+        self._horizon = 0
+        self._captures = 0
         self._writing = Lock()
         self._writes = Lock()  # of the journal's file: SQLite's own lock would have to be polled
         self._trimmed = 0
@@ -141,15 +152,19 @@ class SqliteJournal:
             self._load(ledger)
             oldest = self._rows.execute("SELECT min(seq) FROM journal").fetchone()[0]
             self._trimmed = self._seq if oldest is None else oldest - 1
-            rows = self._rows.execute("SELECT seq, operations FROM journal WHERE seq > ? ORDER BY seq", (self._seq,))
+            rows = self._rows.execute("SELECT seq, operations FROM journal WHERE seq > ? ORDER BY seq", (self._horizon,))
             for seq, row in rows.fetchall():
-                ledger.replay([_revive(operation) for operation in _decode(row)])
-                self._seq = seq
+                operations = [_revive(operation) for operation in _decode(row)]
+                if seq <= self._seq:
+                    ledger.recall(operations)
+                else:
+                    ledger.replay(operations)
+                    self._seq = seq
         except (sqlite3.Error, msgspec.MsgspecError, OverflowError, ValueError, TypeError, LookupError) as error:
             raise StoreError(
                 f"The counters' journal cannot be read: {error}.", "Restore it from a backup, or move it away to begin at zero."
             ) from error
-        self.capture(ledger)
+        self.capture(ledger, whole=True)
         self.write()
         return ledger
 
@@ -161,6 +176,7 @@ class SqliteJournal:
         ledger.acknowledged = meta.get("acknowledged", 0)
         ledger.distrusted.update(_decode(meta["distrusted"]) if "distrusted" in meta else ())
         self._seq = meta.get("journal_seq", 0)
+        self._horizon = meta.get("horizon", self._seq)
         for name, a, b, c in run("SELECT name, a, b, c FROM counters"):
             ledger.counters[name] = [a, b, c]
         for decision_id, _, record in run("SELECT id, lease_end, record FROM pending ORDER BY lease_end"):
@@ -187,14 +203,16 @@ class SqliteJournal:
             raise StoreError(f"The counters' journal cannot be written: {error}.") from error
         self._seq += 1
 
-    def capture(self, ledger: Ledger) -> None:
+    def capture(self, ledger: Ledger, *, whole: bool = False) -> None:
         """Copy the changed rows. What an earlier, failed write had captured is merged into the ledger's marks first."""
+        whole = whole or not self.healthy or self._captured is not None
         if self._captured is not None:
             self._mark_due(ledger, self._captured)
         counters, pending, lapsed = ledger.counters, ledger.pending, ledger.lapsed
         written = self._written_outbox
+        grown = self._grow_up(ledger.dirty_pending, whole=whole)
         self._captured = _Changes(
-            journal_seq=self._seq,
+            horizon=self._horizon,
             refused=self._refused,
             acknowledged=ledger.acknowledged,
             meta=[
@@ -202,11 +220,12 @@ class SqliteJournal:
                 ("seq", ledger.seq),
                 ("acknowledged", ledger.acknowledged),
                 ("journal_seq", self._seq),
+                ("horizon", self._horizon),
                 ("distrusted", _encode(sorted(ledger.distrusted))),
             ],
             counters=[(name, *counters[name]) for name in ledger.dirty if name in counters],  # type: ignore[misc]
             gone_counters=[(name,) for name in ledger.dirty if name not in counters],
-            pending=[pending[i] for i in ledger.dirty_pending if i in pending],
+            pending=[pending[i] for i in grown if i in pending],
             gone_pending=[(i,) for i in ledger.dirty_pending & self._stored if i not in pending],
             lapsed=[lapsed[i] for i in ledger.dirty_lapsed if i in lapsed],
             gone_lapsed=[(i,) for i in ledger.dirty_lapsed if i not in lapsed],
@@ -215,6 +234,20 @@ class SqliteJournal:
         ledger.dirty.clear()
         ledger.dirty_pending.clear()
         ledger.dirty_lapsed.clear()
+
+    def _grow_up(self, changed: set[str], *, whole: bool) -> set[str]:
+        """The records that are to have a row from now on, and with them the horizon. What no row of the journal holds is never young."""
+        self._younger |= changed
+        self._captures += 1
+        if whole:
+            grown, self._older, self._younger = self._older | self._younger, set(), set()
+            self._horizon = self._boundary = self._seq
+        elif self._captures % self._generation == 0:
+            grown, self._older, self._younger = self._older, self._younger, set()
+            self._horizon, self._boundary = self._boundary, self._seq
+        else:
+            grown = set()
+        return grown
 
     def _mark_due(self, ledger: Ledger, changes: _Changes) -> None:
         ledger.dirty.update(row[0] for row in changes.counters)
@@ -225,7 +258,7 @@ class SqliteJournal:
         ledger.dirty_lapsed.update(row[0] for row in changes.gone_lapsed)
 
     def write(self) -> None:
-        """One transaction: the changed rows in, the journal before them out."""
+        """One transaction: the changed rows in, the journal before the horizon out."""
         with self._writing:
             changes = self._captured
             if changes is None:
@@ -274,7 +307,7 @@ class SqliteJournal:
             self._snapshots.rollback()
             raise
         run("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
-        self._trim(changes.journal_seq)
+        self._trim(changes.horizon)
         self._checkpoint()
 
     def _trim(self, upto: int) -> None:

@@ -169,6 +169,19 @@ class Ledger:
             else:
                 self._replay_end(operation)
 
+    def recall(self, operations: Sequence[Operation]) -> None:
+        """Apply one row of the journal to the pending records alone: the snapshot that was loaded is younger than it in all else."""
+        for operation in operations:
+            kind = operation[0]
+            if kind == "a":
+                self.add(operation[1])
+            elif kind == "r":
+                pending = self.pending.get(operation[1])
+                if pending is not None:
+                    self.renew(pending, operation[2])
+            elif kind in ("s", "l", "g"):
+                self._remove(operation[1])
+
     def _replay_admission(self, pending: Pending) -> None:
         now = self.advance(pending.admitted)
         for take in pending.takes:

@@ -272,13 +272,13 @@ class MemoryCounters:
                 outbox.popleft()
             self._ledger.acknowledged = max(self._ledger.acknowledged, seq)
 
-    def snapshot(self) -> None:
-        """Write what changed since the last snapshot and drop the journal before it. StoreError: all of it stays due."""
+    def snapshot(self, *, whole: bool = False) -> None:
+        """Write what changed since the last snapshot; of pending records only what is not young, unless `whole`. StoreError: all stays due."""
         with self._lock:
             # What a failing journal refused is in the state that is captured, so nothing is lost by going on.
             with suppress(StoreError):
                 self.commit()
-            self._journal.capture(self._ledger)
+            self._journal.capture(self._ledger, whole=whole)
         self._journal.write()
 
     def close(self, now: int) -> None:
@@ -286,7 +286,7 @@ class MemoryCounters:
         with self._lock:
             self._ledger.advance(now)
         try:
-            self.snapshot()
+            self.snapshot(whole=True)
         finally:
             self._journal.close()
 

@@ -60,7 +60,7 @@ class Interleavings(RuleBasedStateMachine):
                 {"concurrent": SLOTS},
                 {"cost": "500", "per": "month", "by": "tenant"},
             ],
-            lambda: SqliteJournal(self.path / "journal.db", self.path / "counters.db"),
+            lambda: SqliteJournal(self.path / "journal.db", self.path / "counters.db", generation=1),
         )
         self.now = NOON
         self.model: list[Call] = []

@@ -31,7 +31,7 @@ from slm_authz.quota.hold import Pending, Signer
 from slm_authz.quota.shown import deny
 from slm_authz.quota.window import Calendar
 from slm_authz.reason import Reason
-from slm_authz.store.journal import SqliteJournal
+from slm_authz.store.journal import GENERATION, SqliteJournal
 from slm_authz.store.memory import MemoryCounters
 from tests.conftest import settings_of
 from tests.properties.counters_reference import LATE, SPAN, Call, Caller, Reference, Rule, charge, window
@@ -149,11 +149,12 @@ class CountersAgainstReference(RuleBasedStateMachine):
         small=limits(of_model=True),
         large=limits(of_model=True),
         lease=st.sampled_from(LEASES),
+        young=st.sampled_from((1, 2, GENERATION)),
     )
-    def start(self, zone: str, now: int, free: Any, paid: Any, small: Any, large: Any, lease: int) -> None:
+    def start(self, zone: str, now: int, free: Any, paid: Any, small: Any, large: Any, lease: int, young: int) -> None:
         self.directory = tempfile.TemporaryDirectory()
         self.generation = 0
-        self.zone, self.at, self.lease = zone, now, lease
+        self.zone, self.at, self.lease, self.young = zone, now, lease, young
         self.tiers, self.models = {"free": free, "paid": paid}, {"small": small, "large": large}
         self.signer = Signer(b"s" * 32)
         self.model = Reference(zone)
@@ -168,7 +169,7 @@ class CountersAgainstReference(RuleBasedStateMachine):
         return Path(self.directory.name) / str(self.generation)
 
     def open(self) -> None:
-        journal = SqliteJournal(self.place() / "journal.db", self.place() / "counters.db")
+        journal = SqliteJournal(self.place() / "journal.db", self.place() / "counters.db", self.young)
         self.counters = MemoryCounters(self.signer, Calendar(self.zone), self.lease, journal)
         # Moments at which nothing was taken may be forgotten; the store's time is never before what it has accounted for.
         floor = self.counters._ledger.floor
@@ -410,10 +411,10 @@ class CountersAgainstReference(RuleBasedStateMachine):
         self.counters.set_lease(lease, self.at)
         self.model.time = self.counters._ledger.floor
 
-    @rule(twice=st.booleans())
-    def snapshot(self, *, twice: bool) -> None:
-        for _ in range(1 + twice):
-            self.counters.snapshot()
+    @rule(times=st.integers(1, 4), whole=st.booleans())
+    def snapshot(self, times: int, *, whole: bool) -> None:
+        for _ in range(times):
+            self.counters.snapshot(whole=whole)
             assert self.counters.healthy
 
     @precondition(lambda self: hasattr(self, "counters") and self.counters.healthy)

@@ -25,9 +25,9 @@ Make = Callable[..., Bench]
 
 @pytest.fixture
 def durable(tmp_path: Path) -> Make:
-    """Makes a `Bench` whose files outlive it."""
+    """Makes a `Bench` whose files outlive it; of two snapshots the second writes what the first has met."""
     tmp_path.chmod(0o700)
-    return lambda limits, **more: Bench(limits, lambda: SqliteJournal(tmp_path / "j.db", tmp_path / "c.db"), **more)
+    return lambda limits, **more: Bench(limits, lambda: SqliteJournal(tmp_path / "j.db", tmp_path / "c.db", generation=1), **more)
 
 
 def journal(bench: Bench) -> Any:
@@ -119,6 +119,7 @@ def test_a_journal_that_cannot_be_trimmed_leaves_no_ghosts(durable: Make, noon: 
     """The snapshot is written, trimming fails: what settles then must not be found pending by the next process."""
     b = durable([{"tokens": 1000, "per": "day"}, {"concurrent": 1}])
     entry = end(b, admit(b, noon), 1, 1)
+    b.counters.snapshot()
     real = journal(b)._trimmer
     journal(b)._trimmer = Full(real, words)
     with pytest.raises(StoreError):
@@ -138,6 +139,7 @@ def test_a_journal_that_cannot_be_trimmed_leaves_no_ghosts(durable: Make, noon: 
 def test_a_commit_that_happened_but_reported_a_failure_leaves_no_ghosts(durable: Make, noon: int) -> None:
     b = durable([{"concurrent": 1}])
     entry = end(b, admit(b, noon), 1, 1)
+    b.counters.snapshot()
     real = journal(b)._snapshots
 
     def lost(sql: str, *rest: Any) -> Any:
@@ -169,7 +171,7 @@ def test_whoever_meets_the_failure_the_deciding_thread_is_told(durable: Make, no
         b.counters.settle([entry], noon + 2)
         assert not b.counters.healthy
     else:
-        journal(b).capture = lambda _: None  # the snapshot has not come to writing yet
+        journal(b).capture = lambda *_, **__: None  # the snapshot has not come to writing yet
         b.counters.snapshot()
     journal(b)._rows = rows
     with pytest.raises(StoreError):
@@ -240,3 +242,74 @@ def test_of_limits_that_share_a_counter_file_order_breaks_the_tie(durable: Make,
     (refused,) = b.counters.admit([b.admission()], noon + 1)
     assert isinstance(refused, Refusal)
     assert refused.line.limit.name == "m.requests.day.client"  # models stand before tiers
+
+
+# -- young records
+
+
+def rows(bench: Bench) -> list[str]:
+    return [row[0] for row in journal(bench)._snapshots.execute("SELECT id FROM pending")]
+
+
+def test_a_call_that_is_over_between_two_snapshots_or_soon_after_never_has_a_row(durable: Make, noon: int) -> None:
+    b = durable([{"tokens": 1000, "per": "day"}])
+    grant = admit(b, noon)
+    b.counters.snapshot()
+    assert rows(b) == []
+    b.counters.settle([end(b, grant, 1, 1)], noon + 1)
+    for _ in range(3):
+        b.counters.snapshot()
+        assert rows(b) == []
+
+
+def test_a_young_record_outlives_its_process_with_its_hold_counted_once(durable: Make, noon: int) -> None:
+    b = durable([{"tokens": 1000, "per": "day"}, {"concurrent": 5}])
+    first, second = admit(b, noon), admit(b, noon + 1)
+    b.counters.settle([end(b, first, 1, 1)], noon + 2)
+    before = {key: b.counters.states([key]) for key in b.counters.keys()}  # noqa: SIM118
+    b.counters.snapshot()
+    die(b)
+    assert {key: b.counters.states([key]) for key in b.counters.keys()} == before  # noqa: SIM118
+    assert b.counters.outstanding == 1
+    assert [one.result for one in b.counters.settle([end(b, first, 1, 1), end(b, second, 2, 2)], noon + 3)] == ["ignored", "settled"]
+
+
+def test_a_young_record_that_lapsed_is_corrected_by_the_next_process(durable: Make, noon: int) -> None:
+    b = durable([{"tokens": 1000, "per": "day"}])
+    grant = admit(b, noon)
+    b.counters.lapse(noon + LEASE)
+    b.counters.snapshot()
+    die(b)
+    assert b.counters.outstanding == 0
+    assert b.counters.settle([end(b, grant, 1, 1)], noon + LEASE + 1)[0].result == "corrected"
+
+
+def test_a_young_record_keeps_its_renewed_lease(durable: Make, noon: int) -> None:
+    b = durable([{"tokens": 1000, "per": "day"}])
+    entry = end(b, admit(b, noon), 1, 1)
+    b.counters.settle([msgspec.structs.replace(entry, kind="periodic")], noon + LEASE - 1)
+    b.counters.snapshot()
+    die(b)
+    assert b.counters.lapse(noon + LEASE + 1) == []
+    assert len(b.counters.lapse(noon + 2 * LEASE)) == 1
+
+
+def test_a_clean_end_leaves_nothing_to_be_replayed(durable: Make, noon: int) -> None:
+    b = durable([{"tokens": 1000, "per": "day"}])
+    grant = admit(b, noon)
+    b.counters.close(noon)
+    b.counters = MemoryCounters(b.signer, Calendar(), LEASE, b._open())
+    assert rows(b) == [grant.pending.id]
+    assert journal(b)._rows.execute("SELECT count(*) FROM journal").fetchone() == (0,)
+
+
+def test_a_capture_that_another_overtakes_loses_no_record(durable: Make, noon: int) -> None:
+    """Two threads: what the first has captured, and dropped from the young, is written by the second."""
+    b = durable([{"concurrent": 5}])
+    admit(b, noon)
+    b.counters.snapshot()
+    for _ in range(2):
+        journal(b).capture(b.counters._ledger)
+    journal(b).write()
+    die(b)
+    assert b.counters.outstanding == 1
