@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Final
 
 from slm_authz.audit.event import AuditEvent, CallFacts, unpack
@@ -50,7 +51,14 @@ def _path(value: str) -> str | None:
 
 def time_of(millis: int) -> str:
     """RFC 3339 in UTC, with milliseconds."""
-    return datetime.fromtimestamp(millis / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    seconds, rest = divmod(millis, 1000)
+    return f"{_second(seconds)}.{rest:03d}Z"
+
+
+@lru_cache(maxsize=256)
+def _second(seconds: int) -> str:
+    """Thousands of events share one."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat().removesuffix("+00:00")
 
 
 def finish(outcome: Outcome) -> tuple[AuditEvent, CallFacts]:
@@ -60,35 +68,35 @@ def finish(outcome: Outcome) -> tuple[AuditEvent, CallFacts]:
     latency = outcome.latency_us if outcome.latency_us is not None else facts.latency_us
     refused = facts.outcome != "allow"
     parent = trace_parent(facts.traceparent)
-    event = AuditEvent(
-        time=time_of(facts.time),
-        event=outcome.event,
-        count=outcome.count,
-        decision_id=None if summary else facts.decision_id,
-        request_id=_text(facts.request_id) or None,
-        trace_id=parent[0] if parent is not None else None,
-        identity=facts.identity,
-        client=_text(facts.client),
-        tenant=_text(facts.tenant),
-        tier=_text(facts.tier),
-        key_id=_text(facts.key_id),
-        api=facts.api,
-        model=_text(facts.model),
-        path=_path(facts.path),
-        source=_text(facts.source) or None,
-        outcome=facts.outcome,
-        reason=facts.reason,
-        limit=_text(facts.limit),
-        shadow=tuple(facts.shadow),
-        status=facts.status if facts.status is not None else outcome.status,
-        latency_ms=None if summary else latency / 1000,
-        attempts=outcome.attempts,
-        input_tokens=0 if refused else outcome.input_tokens,
-        output_tokens=0 if refused else outcome.output_tokens,
-        usage_source=outcome.source,
-        cost=_cost(outcome, refused=refused),
-        currency=facts.currency or None,
-        config=facts.config or None,
+    event = AuditEvent(  # in the order of its fields: by name it would cost half as much again
+        time_of(facts.time),
+        outcome.event,
+        outcome.count,
+        None if summary else facts.decision_id,
+        _text(facts.request_id) or None,
+        parent[0] if parent is not None else None,
+        facts.identity,
+        _text(facts.client),
+        _text(facts.tenant),
+        _text(facts.tier),
+        _text(facts.key_id),
+        facts.api,
+        _text(facts.model),
+        _path(facts.path),
+        _text(facts.source) or None,
+        facts.outcome,
+        facts.reason,
+        _text(facts.limit),
+        facts.shadow,
+        facts.status if facts.status is not None else outcome.status,
+        None if summary else latency / 1000,
+        outcome.attempts,
+        0 if refused else outcome.input_tokens,
+        0 if refused else outcome.output_tokens,
+        outcome.source,
+        _cost(outcome, refused=refused),
+        facts.currency or None,
+        facts.config or None,
     )
     return event, facts
 
