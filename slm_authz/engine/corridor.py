@@ -96,8 +96,7 @@ class Engine:
             self._keys.refresh()
         except StoreError as error:
             log.warning("the key store cannot be read: %s", error)
-        planned = [self._plan(arrival, rules, now) for arrival in arrivals]
-        self._decide(planned, rules, now, answers, may_wait=rules.settle_wait_ms > 0)
+        self._decide(self._plan(arrivals, rules, now), rules, now, answers, may_wait=rules.settle_wait_ms > 0)
         return answers
 
     def resume(self, now: int) -> list[Answer]:
@@ -106,7 +105,7 @@ class Engine:
         rules = self.rules
         back = self._deferrals.finished()
         if back:
-            self._decide([self._plan(arrival, rules, now) for arrival in back], rules, now, answers, may_wait=True)
+            self._decide(self._plan(back, rules, now), rules, now, answers, may_wait=True)
         with self._slots.lock:
             plans = self._slots.take()
             if plans:
@@ -121,20 +120,31 @@ class Engine:
                     raise
         return answers
 
-    def _plan(self, arrival: Arrival, rules: Rules, now: int) -> Plan:
-        decision_id = self._new_id(now)
+    def _plan(self, arrivals: Sequence[Arrival], rules: Rules, now: int) -> list[Plan]:
+        """All calls of a batch up to the counters; whether calls are decided at all is looked at once."""
+        closed = self._closed(rules)
+        if closed is not None:
+            return [Plan(arrival, self._new_id(now), now, denial=closed) for arrival in arrivals]
+        new_id, distrusted, ticks = self._new_id, self.counters.distrusted, self._ticks()
+        planned = []
+        for arrival in arrivals:
+            decision_id = new_id(now)
+            try:
+                planned.append(plan(arrival, decision_id, rules, distrusted, now, ticks))
+            except Exception:  # whatever fails in here is our failure: the call is refused, the next one is decided
+                log.exception("a call could not be planned")
+                planned.append(Plan(arrival, decision_id, now, denial=Denial(Reason.INTERNAL, _INTERNAL)))
+        return planned
+
+    def _closed(self, rules: Rules) -> Denial | None:
+        """Why nothing is decided just now; None: it is."""
         if not self.started:
-            return Plan(arrival, decision_id, now, denial=Denial(Reason.NOT_READY, "Not ready yet; retry in a moment.", retry_after=1))
+            return Denial(Reason.NOT_READY, "Not ready yet; retry in a moment.", retry_after=1)
         if rules.deny_without_audit and not self.audit_available():
-            denial = Denial(
+            return Denial(
                 Reason.AUDIT_UNAVAILABLE, "Calls cannot be recorded just now, so none is let through; retry later.", retry_after=1
             )
-            return Plan(arrival, decision_id, now, denial=denial)
-        try:
-            return plan(arrival, decision_id, rules, self.counters.distrusted, now, self._ticks())
-        except Exception:  # whatever fails in here is our failure: the call is refused, the next one is decided
-            log.exception("a call could not be planned")
-            return Plan(arrival, decision_id, now, denial=Denial(Reason.INTERNAL, _INTERNAL))
+        return None
 
     def _decide(self, plans: list[Plan], rules: Rules, now: int, answers: list[Answer], *, may_wait: bool) -> None:
         """Admit what asks for admission, conclude all, make it durable, and add the answers."""
