@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_left
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from threading import Lock
 from typing import Final
 
@@ -55,6 +55,16 @@ class Metrics:
             decisions[key] = decisions.get(key, 0) + 1
             self.buckets[bucket] += 1
             self.seconds += seconds
+
+    def allowed(self, calls: Iterable[tuple[str, float]]) -> None:
+        """The allows of one batch: (model, seconds) each."""
+        decisions, buckets = self.decisions, self.buckets
+        with self._lock:
+            for model, seconds in calls:
+                key = ("allow", "ok", model or "other", "")
+                decisions[key] = decisions.get(key, 0) + 1
+                buckets[bisect_left(BOUNDS, seconds)] += 1
+                self.seconds += seconds
 
     def settled(self, source: str, model: str, input_tokens: int, output_tokens: int, *, exceeded: bool) -> None:
         """One settlement or correction. A correction may carry less than nothing; a counter does not go back, so it adds nothing then."""

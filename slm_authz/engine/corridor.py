@@ -182,8 +182,7 @@ class Engine:
         except Exception as error:  # noqa: BLE001 - StoreError, or a fault of ours: without the row no answer may leave
             self._unkept(decided, rules, now, answers, error)
             return
-        for planned, decision in decided:
-            self._count_allow(planned, decision)
+        self._count_allows(decided)
         if not rules.usage:
             given = [_given(planned, rules) for planned, decision in decided if decision.denial is None and planned.immediate]
             if given:
@@ -258,13 +257,18 @@ class Engine:
                 self._metrics.decided("error", denial.reason.value, planned.model, "", 0.0)
                 answers.append((planned.arrival, refused(planned, denial)))
             else:
-                self._count_allow(planned, decision)
+                self._count_allows([(planned, decision)])
                 answers.append((planned.arrival, decision))
 
-    def _count_allow(self, planned: Plan, decision: Decision) -> None:
-        """Once it is sure that it is given; refusals, and what we answer ourselves, are counted as they are concluded."""
-        if decision.denial is None and planned.admission is not None:
-            self._metrics.decided("allow", "ok", planned.model, "", planned.latency_us / 1e6)
+    def _count_allows(self, decided: list[tuple[Plan, Decision]]) -> None:
+        """Once it is sure that they are given; refusals, and what we answer ourselves, are counted as they are concluded."""
+        self._metrics.allowed(
+            [
+                (planned.model, planned.latency_us / 1e6)
+                for planned, decision in decided
+                if decision.denial is None and planned.admission is not None
+            ]
+        )
 
     def _complain(self, now: int, what: str, error: Exception) -> None:
         """Say it at its beginning and once a minute: an outage has thousands of batches."""

@@ -37,10 +37,6 @@ def openai_duration(seconds: int) -> str:
     return f"{m}m{s}s" if m else f"{s}s"
 
 
-def _reset(millis: int) -> str:
-    return openai_duration(-(-millis // 1000)) if millis >= 1000 else f"{millis}ms"
-
-
 @lru_cache(maxsize=4096)
 def _policy(limit: Limit) -> tuple[str, str, str]:
     """(size, `"name"`, its whole item of RateLimit-Policy): constant per limit."""
@@ -55,8 +51,18 @@ def _policy(limit: Limit) -> tuple[str, str, str]:
     return str(limit.shown_size), quoted, item
 
 
-def _state(name: str, view: View) -> str:
-    return f"{name};r={min(_MOST, view.remaining)};t={-(-view.reset_ms // 1000)}"
+@lru_cache(maxsize=4096)
+def _policies(requests: Limit, tokens: Limit) -> str:
+    return f"{_policy(requests)[2]}, {_policy(tokens)[2]}"
+
+
+def _figures(name: str, view: View) -> tuple[str, str, str]:
+    """(remaining, reset as OpenAI writes it, the item of `RateLimit`)."""
+    remaining, millis = view.remaining, view.reset_ms
+    seconds = -(-millis // 1000)
+    left = str(remaining)
+    reset = openai_duration(seconds) if millis >= 1000 else f"{millis}ms"
+    return left, reset, f"{name};r={left if remaining <= _MOST else _MOST};t={seconds}"
 
 
 def rate_limit_headers(requests: View | None, tokens: View | None) -> Headers:
@@ -65,33 +71,32 @@ def rate_limit_headers(requests: View | None, tokens: View | None) -> Headers:
         if tokens is None:
             return ()
         size, name, policy = _policy(tokens.limit)
-        remaining, millis = str(tokens.remaining), tokens.reset_ms
+        remaining, reset, state = _figures(name, tokens)
         return (
             ("x-ratelimit-limit-tokens", size),
             ("x-ratelimit-remaining-tokens", remaining),
-            ("x-ratelimit-reset-tokens", _reset(millis)),
+            ("x-ratelimit-reset-tokens", reset),
             ("ratelimit-policy", policy),
-            ("ratelimit", _state(name, tokens)),
+            ("ratelimit", state),
         )
     size, name, policy = _policy(requests.limit)
-    remaining, millis = str(requests.remaining), requests.reset_ms
-    state = _state(name, requests)
+    remaining, reset, state = _figures(name, requests)
     first = (
         ("x-ratelimit-limit-requests", size),
         ("x-ratelimit-remaining-requests", remaining),
-        ("x-ratelimit-reset-requests", _reset(millis)),
+        ("x-ratelimit-reset-requests", reset),
     )
     if tokens is None:
         return (*first, ("ratelimit-policy", policy), ("ratelimit", state))
-    size, name, more = _policy(tokens.limit)
-    remaining, millis = str(tokens.remaining), tokens.reset_ms
+    size, name, _ = _policy(tokens.limit)
+    remaining, reset, more = _figures(name, tokens)
     return (
         *first,
         ("x-ratelimit-limit-tokens", size),
         ("x-ratelimit-remaining-tokens", remaining),
-        ("x-ratelimit-reset-tokens", _reset(millis)),
-        ("ratelimit-policy", f"{policy}, {more}"),
-        ("ratelimit", f"{state}, {_state(name, tokens)}"),
+        ("x-ratelimit-reset-tokens", reset),
+        ("ratelimit-policy", _policies(requests.limit, tokens.limit)),
+        ("ratelimit", f"{state}, {more}"),
     )
 
 

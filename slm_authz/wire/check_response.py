@@ -47,6 +47,12 @@ def _before_header(number: int, name: str, size: int) -> bytes:
 
 
 @lru_cache(maxsize=8192)
+def _before_next(name: str, size: int) -> bytes:
+    """What ends a header to the client and stands before the next one's value."""
+    return _OVERWRITE + _before_header(_TO_CLIENT, name, size)
+
+
+@lru_cache(maxsize=8192)
 def _before_member(name: str, size: int) -> bytes:
     """All that stands before a string of `size` bytes that is a member of a Struct."""
     return opening(1, text(1, name) + opening(2, opening(3, b"", size), size), size)
@@ -155,11 +161,10 @@ def encode(decision: Decision) -> bytes:
     identity = decision.id.encode()
     size = len(identity)
     # Frames and values alternate, so that one look at every second piece judges all values.
-    parts = [_before_header(_TO_UPSTREAM, _ID, size), identity, _OVERWRITE + _before_header(_TO_CLIENT, _ID, size), identity]
+    parts = [_before_header(_TO_UPSTREAM, _ID, size), identity, _before_next(_ID, size), identity]
     for name, value in decision.headers:
         payload = value.encode()
-        parts.append(_OVERWRITE + _before_header(_TO_CLIENT, name, len(payload)))
-        parts.append(payload)
+        parts += _before_next(name, len(payload)), payload
     _check(b"".join(parts[1::2]))
     parts.append(_OVERWRITE)
     if decision.strip_query:
