@@ -40,7 +40,7 @@ from slm_authz.settings.load import SINK_GROUP, Loaded, database
 from slm_authz.settings.schema import FileSink as FileSinkSettings
 from slm_authz.settings.schema import OtlpSink, Settings
 from slm_authz.settings.watch import Watch
-from slm_authz.store.journal import SqliteJournal
+from slm_authz.store.journal import FileJournal
 from slm_authz.store.keys import SqliteKeyStore
 from slm_authz.store.lock import StoreLock
 from slm_authz.store.memory import MemoryCounters
@@ -80,7 +80,7 @@ class Service:
         self._viewer = SqliteKeyStore(base)
         self.directory = KeyDirectory(self.store, pepper, settings.store.key_max_stale)
         self.signer = Signer(pepper.derive(b"hold"))
-        journal = SqliteJournal(base.with_suffix(".journal.db"), base.with_suffix(".counters.db"))
+        journal = FileJournal(base.with_suffix(".journal"), base.with_suffix(".counters.db"))
         self.counters = MemoryCounters(self.signer, Calendar(settings.time_zone), settings.metering.lease, journal)
         self.metrics = metrics.Metrics(
             {"holds_outstanding": lambda: self.counters.outstanding, "store_up": lambda: float(self._store_up())}

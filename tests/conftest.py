@@ -15,7 +15,7 @@ from slm_authz.quota.counters import Admission, Amounts
 from slm_authz.quota.hold import Pending, Signer
 from slm_authz.quota.window import Calendar
 from slm_authz.settings.schema import Settings
-from slm_authz.store.journal import SqliteJournal
+from slm_authz.store.journal import FileJournal
 from slm_authz.store.memory import MemoryCounters
 
 NOON = 1_700_049_600_000
@@ -46,7 +46,7 @@ class Bench:
     """Counters with one tier of given limits, driven with plain numbers."""
 
     def __init__(
-        self, limits: list[dict[str, Any]], journal: Callable[[], SqliteJournal | None], model_limits: list[dict[str, Any]] | None = None
+        self, limits: list[dict[str, Any]], journal: Callable[[], FileJournal | None], model_limits: list[dict[str, Any]] | None = None
     ) -> None:
         models: Mapping[str, Any] = {"m": {"context": 1000, "price": {"input": "1", "output": "2", "per": 1}, "limits": model_limits or []}}
         self.settings = settings_of(tiers={"free": {"models": ["m"], "limits": limits}}, models=models)
@@ -104,12 +104,12 @@ def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[.
     """Makes a `Bench` on each embedded backend."""
     made: list[Bench] = []
 
-    def journal() -> SqliteJournal | None:
+    def journal() -> FileJournal | None:
         if request.param == "memory":
             return None
         directory = tmp_path / "data"
         directory.mkdir(mode=0o700, exist_ok=True)
-        return SqliteJournal(directory / "journal.db", directory / "counters.db")
+        return FileJournal(directory / "journal", directory / "counters.db")
 
     def make(limits: list[dict[str, Any]], **more: Any) -> Bench:
         made.append(Bench(limits, journal, **more))

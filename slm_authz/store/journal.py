@@ -1,18 +1,17 @@
-"""CUPBOARD: what makes the embedded counters survive kill -9: a journal and snapshots, in two SQLite files (WAL).
+"""CUPBOARD: what makes the embedded counters survive kill -9: a journal in append-only files, and snapshots in SQLite.
 
-Every batch is one row of the journal, committed before its answers leave (no fsync: a killed process loses nothing). A snapshot
-writes what changed since the last one, in one transaction with fsync: power loss costs at most a second. Two files, because a
-snapshot's fsync must not make a decision wait for the write lock.
+Every batch is one record of the journal, written before its answers leave (no fsync: a killed process loses nothing). A snapshot writes
+what changed since the last one, in one transaction with fsync, after the journal has been synced: power loss costs at most a second.
 Most calls are over within seconds, so a young record has no row in the snapshot: it stays in the journal alone, which is dropped up to
 the horizon, before which no record is young. Recovery takes records from the horizon on, and all else from the snapshot on.
-Once an append has failed, the journal takes no more until a snapshot of everything has made the file whole again.
+Once an append has failed, the journal takes no more until a snapshot of everything has begun it anew.
 """
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from pathlib import Path
 from threading import Lock
 from typing import Any, Final, Literal, Protocol
@@ -23,7 +22,10 @@ from slm_authz.errors import StoreError
 from slm_authz.quota.hold import Pending
 from slm_authz.quota.outcome import Outcome
 from slm_authz.store.ledger import Ledger, Operation
+from slm_authz.store.segments import Segments
 from slm_authz.store.sqlite import open_database
+
+log = logging.getLogger(__name__)
 
 SCHEMA_VERSION: Final = 1
 _SCHEMA: Final = """
@@ -33,11 +35,7 @@ CREATE TABLE IF NOT EXISTS pending (id TEXT PRIMARY KEY, lease_end INTEGER, reco
 CREATE TABLE IF NOT EXISTS lapsed (id TEXT PRIMARY KEY, lease_end INTEGER, record BLOB) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS outbox (seq INTEGER PRIMARY KEY, record BLOB);
 """
-_JOURNAL_SCHEMA: Final = "CREATE TABLE IF NOT EXISTS journal (seq INTEGER PRIMARY KEY, operations BLOB);"
-
 _ROWS: Final = 500
-_TRIM_ROWS: Final = 50
-_LONGEST_LOG: Final = 64 << 20
 GENERATION: Final = 4
 """Snapshots until the young records grow up: at one a second a record gets a row when it is four to eight seconds old."""
 _encode: Final = msgspec.msgpack.Encoder().encode
@@ -117,19 +115,16 @@ class _Changes(msgspec.Struct):
     outbox: list[Outcome]
 
 
-class SqliteJournal:
-    """The journal on SQLite. `append` runs on the deciding thread, `write` on the housekeeper's. `generation`: as `GENERATION`."""
+class FileJournal:
+    """`journal` names the append-only files, `snapshots` the database. `append` runs on the deciding thread, `write` on the housekeeper's."""
 
     def __init__(self, journal: Path, snapshots: Path, generation: int = GENERATION) -> None:
         self.healthy = True
         self._generation = generation
-        self._rows = open_database(journal, _JOURNAL_SCHEMA, SCHEMA_VERSION, synchronous="NORMAL")
-        # A checkpoint would fsync on the deciding thread: the housekeeper does it after each snapshot.
-        self._rows.execute("PRAGMA wal_autocheckpoint = 0")
-        self._trimmer = open_database(journal, _JOURNAL_SCHEMA, SCHEMA_VERSION, synchronous="NORMAL")
+        self._log = Segments(journal)
         self._snapshots = open_database(snapshots, _SCHEMA, SCHEMA_VERSION, synchronous="FULL")
-        self._log = Path(f"{journal}-wal")
-        self._files = {path: _identity(path) for path in (journal, snapshots)}
+        self._place = snapshots
+        self._file = _identity(snapshots)
         self._seq = 0
         self._written_outbox = 0
         self._captured: _Changes | None = None
@@ -142,31 +137,38 @@ class SqliteJournal:
         self._horizon = 0
         self._captures = 0
         self._writing = Lock()
-        self._writes = Lock()  # of the journal's file: SQLite's own lock would have to be polled
-        self._trimmed = 0
 
     def recover(self) -> Ledger:
-        """Load the last snapshot and replay the journal; what lies in the file afterwards is a snapshot again."""
+        """Load the last snapshot and replay the journal; what lies in the files afterwards is a snapshot again."""
         ledger = Ledger()
         try:
             self._load(ledger)
-            oldest = self._rows.execute("SELECT min(seq) FROM journal").fetchone()[0]
-            self._trimmed = self._seq if oldest is None else oldest - 1
-            rows = self._rows.execute("SELECT seq, operations FROM journal WHERE seq > ? ORDER BY seq", (self._horizon,))
-            for seq, row in rows.fetchall():
-                operations = [_revive(operation) for operation in _decode(row)]
-                if seq <= self._seq:
-                    ledger.recall(operations)
-                else:
-                    ledger.replay(operations)
-                    self._seq = seq
-        except (sqlite3.Error, msgspec.MsgspecError, OverflowError, ValueError, TypeError, LookupError) as error:
+            self._replay(ledger)
+        except (sqlite3.Error, msgspec.MsgspecError, OSError, OverflowError, ValueError, TypeError, LookupError) as error:
             raise StoreError(
                 f"The counters' journal cannot be read: {error}.", "Restore it from a backup, or move it away to begin at zero."
             ) from error
         self.capture(ledger, whole=True)
         self.write()
         return ledger
+
+    def _replay(self, ledger: Ledger) -> None:
+        snapshot, known = self._seq, self._horizon
+        for seq, row in self._log.read():
+            if seq <= self._horizon:
+                continue
+            if seq != known + 1:
+                raise ValueError(f"it begins with batch {seq}, and the snapshot is of batch {snapshot}")
+            operations = [_revive(operation) for operation in _decode(row)]
+            if seq <= snapshot:
+                ledger.recall(operations)
+            else:
+                ledger.replay(operations)
+            known = seq
+        if known < snapshot:
+            log.error("batches %d to %d are missing from the counters' journal: calls that ran then are not accounted", known + 1, snapshot)
+            ledger.recount()
+        self._seq = max(known, snapshot)
 
     def _load(self, ledger: Ledger) -> None:
         run = self._snapshots.execute
@@ -194,10 +196,8 @@ class SqliteJournal:
             self._refused += 1
             raise StoreError("The counters' journal is not writable.")
         try:
-            row = _encode(operations)
-            with self._writes:
-                self._rows.execute("INSERT INTO journal VALUES (?, ?)", (self._seq + 1, row))
-        except (sqlite3.Error, OverflowError, msgspec.MsgspecError) as error:
+            self._log.append(self._seq + 1, _encode(operations))
+        except (OSError, OverflowError, msgspec.MsgspecError) as error:
             self.healthy = False
             self._refused += 1
             raise StoreError(f"The counters' journal cannot be written: {error}.") from error
@@ -237,17 +237,28 @@ class SqliteJournal:
 
     def _grow_up(self, changed: set[str], *, whole: bool) -> set[str]:
         """The records that are to have a row from now on, and with them the horizon. What no row of the journal holds is never young."""
-        self._younger |= changed
+        ends = self._captures % self._generation == self._generation - 1
+        if whole or ends:
+            self._begin()
         self._captures += 1
+        self._younger |= changed
         if whole:
             grown, self._older, self._younger = self._older | self._younger, set(), set()
             self._horizon = self._boundary = self._seq
-        elif self._captures % self._generation == 0:
+        elif ends:
             grown, self._older, self._younger = self._older, self._younger, set()
             self._horizon, self._boundary = self._boundary, self._seq
         else:
             grown = set()
         return grown
+
+    def _begin(self) -> None:
+        """A new file for the next generation's rows: the old one can then be dropped whole."""
+        try:
+            self._log.begin(self._seq + 1)
+        except OSError as error:
+            self.healthy = False
+            raise StoreError(f"The counters' journal cannot be continued: {error}.") from error
 
     def _mark_due(self, ledger: Ledger, changes: _Changes) -> None:
         ledger.dirty.update(row[0] for row in changes.counters)
@@ -267,11 +278,11 @@ class SqliteJournal:
             # Before the attempt: one that reports a failure may have written them, and what has no row is deleted for nothing.
             self._stored.update(pending.id for pending in changes.pending)
             try:
+                self._log.sync()  # first: a hold that the snapshot counts must have its record, also after a power cut
                 self._transact(changes)
-            except (sqlite3.Error, OverflowError, msgspec.MsgspecError) as error:
+                self._log.drop(changes.horizon)
+            except (sqlite3.Error, OSError, OverflowError, msgspec.MsgspecError) as error:
                 self.healthy = False
-                with suppress(sqlite3.Error):  # a full disk may have its room in the log
-                    self._checkpoint()
                 raise StoreError(
                     f"The counters' snapshot cannot be written: {error}.", "Make room on the disk; it is tried again every second."
                 ) from error
@@ -284,10 +295,12 @@ class SqliteJournal:
 
     def _require_files(self) -> None:
         """What is written to a file that has no name any more survives nothing."""
-        for path, identity in self._files.items():
-            if _identity(path) != identity:
-                self.healthy = False
-                raise StoreError(f"{path} has been moved or removed while it was in use.", "Put it back, or restart the service.")
+        if not self._log.in_place:
+            self.healthy = False
+            raise StoreError("A file of the counters' journal has been moved or removed while it was in use.", "It is begun anew.")
+        if _identity(self._place) != self._file:
+            self.healthy = False
+            raise StoreError(f"{self._place} has been moved or removed while it was in use.", "Put it back, or restart the service.")
 
     def _transact(self, changes: _Changes) -> None:
         many, run = self._snapshots.executemany, self._snapshots.execute
@@ -307,32 +320,10 @@ class SqliteJournal:
             self._snapshots.rollback()
             raise
         run("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
-        self._trim(changes.horizon)
-        self._checkpoint()
-
-    def _trim(self, upto: int) -> None:
-        """Drop rows, a few at a time: whoever appends meanwhile waits for one step, and is woken when it is done."""
-        while self._trimmed < upto:
-            step = min(upto, self._trimmed + _TRIM_ROWS)
-            with self._writes:
-                self._trimmer.execute("DELETE FROM journal WHERE seq <= ?", (step,))
-            self._trimmed = step
-
-    def _checkpoint(self) -> None:
-        """Into the file, without making a decision wait; but a log that is never empty at that moment would grow for ever."""
-        try:
-            large = self._log.stat().st_size > _LONGEST_LOG
-        except FileNotFoundError:
-            large = False
-        self._trimmer.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
-        if large:  # little is left to be copied and synced while they wait
-            with self._writes:
-                self._trimmer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
     def close(self) -> None:
-        """Close all connections."""
-        self._rows.close()
-        self._trimmer.close()
+        """Close all files."""
+        self._log.close()
         self._snapshots.close()
 
 

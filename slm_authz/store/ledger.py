@@ -12,7 +12,7 @@ from typing import Any
 from slm_authz.quota import rules
 from slm_authz.quota.counters import Amounts
 from slm_authz.quota.hold import Pending
-from slm_authz.quota.limit import SLOTS
+from slm_authz.quota.limit import ALGORITHMS, GCRA, SEPARATOR, SLOTS
 from slm_authz.quota.outcome import Outcome
 from slm_authz.quota.settlement import at_bound
 
@@ -181,6 +181,18 @@ class Ledger:
                     self.renew(pending, operation[2])
             elif kind in ("s", "l", "g"):
                 self._remove(operation[1])
+
+    def recount(self) -> None:
+        """What is held anew, from the records alone: where some are lost, nobody would ever give back what they held."""
+        for key, state in self.counters.items():
+            if key.split(SEPARATOR, 2)[1] != ALGORITHMS[GCRA]:
+                state[2] = 0
+                self.dirty.add(key)
+        for pending in self.pending.values():
+            for take in pending.takes:
+                if take.algorithm != GCRA:
+                    rules.hold(self.state(take.key), take, self.floor)
+                    self.dirty.add(take.key)
 
     def _replay_admission(self, pending: Pending) -> None:
         now = self.advance(pending.admitted)

@@ -47,10 +47,11 @@ def private_file(path: Path) -> None:
             os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600))
     except OSError as error:
         raise StoreError(f"{path} cannot be opened: {error.strerror}.") from error
-    _still_private(path)
+    require_private(path)
 
 
-def _still_private(path: Path) -> None:
+def require_private(path: Path) -> None:
+    """StoreError where a file that exists is no file, or is open to others."""
     try:
         found = path.stat()
     except FileNotFoundError:
@@ -72,7 +73,7 @@ def open_database(path: Path, schema: str, version: int, *, synchronous: Literal
     private_directory(path.parent)
     private_file(path)
     for companion in (f"{path}-wal", f"{path}-shm"):  # SQLite gives them the mode that the database had then
-        _still_private(Path(companion))
+        require_private(Path(companion))
     connection = None
     try:
         connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=BUSY_MS / 1000)

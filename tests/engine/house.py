@@ -23,7 +23,7 @@ from slm_authz.quota.hold import Signer
 from slm_authz.quota.window import Calendar
 from slm_authz.request import Arrival, RequestContext
 from slm_authz.request.address import network
-from slm_authz.store.journal import SqliteJournal
+from slm_authz.store.journal import FileJournal
 from slm_authz.store.keys import SqliteKeyStore
 from slm_authz.store.memory import MemoryCounters
 
@@ -45,7 +45,7 @@ class House:
         self.now = NOON
         self.ticks = 0
         self.signer = Signer(b"s" * 32)
-        journal = SqliteJournal(directory / "journal.db", directory / "counters.db")
+        journal = FileJournal(directory / "journal", directory / "counters.db")
         self.journal = journal
         self.counters = MemoryCounters(self.signer, Calendar(), lease_ms, journal)
         self.metrics = Metrics()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -191,25 +190,19 @@ def test_not_ready_yet(house: Any) -> None:
     assert (decision.denial.reason, decision.denial.http_status) == (Reason.NOT_READY, 503)
 
 
-class _Failing:
-    """A connection whose writes fail."""
-
-    def execute(self, *_: Any) -> Any:
-        raise sqlite3.OperationalError("disk full")
-
-    def close(self) -> None:
-        """Nothing is open."""
+def _full(*_: Any) -> None:
+    raise OSError(28, "No space left on device")
 
 
 def test_what_cannot_be_kept_is_refused_and_given_back(house: Any) -> None:
     key = house.key("spender", tier="budget")
-    rows, house.journal._rows = house.journal._rows, _Failing()
+    append, house.journal._log.append = house.journal._log.append, _full
     refused = house.ask(house.request(BODY, key=key))
     assert refused.denial.reason is Reason.STORE_UNAVAILABLE
     assert house.counters.outstanding == 0
     assert {outcome: count for (outcome, *_), count in house.metrics.decisions.items()} == {"error": 1}, "counted once"
     assert not house.counters.healthy
-    house.journal._rows = rows
+    house.journal._log.append = append
     assert not allowed(house.ask(house.request(BODY, key=key)))
     house.counters.snapshot()
     assert house.counters.healthy
@@ -387,7 +380,7 @@ def test_without_an_access_log_a_call_settles_as_it_is_given(unmetered: Any) -> 
 
 
 def test_without_an_access_log_what_cannot_be_kept_is_one_refusal(unmetered: Any) -> None:
-    unmetered.journal._rows = _Failing()
+    unmetered.journal._log.append = _full
     decision = unmetered.ask(unmetered.request(BODY, key=unmetered.key("acme")))
     assert decision.denial.reason is Reason.STORE_UNAVAILABLE
     assert [(event.outcome, event.reason) for event in unmetered.events()] == [("error", "store_unavailable")]

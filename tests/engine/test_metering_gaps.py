@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -124,13 +122,13 @@ def test_a_call_that_lapsed_and_was_corrected_is_counted_by_what_it_used(make: M
 
 def test_settlements_are_counted_although_the_journal_is_down(make: Make) -> None:
     def full(*_: Any) -> Any:
-        raise sqlite3.OperationalError("database or disk is full")
+        raise OSError(28, "No space left on device")
 
     house = make("{tokens: 5000, per: day}")
     decision = ask(house)
-    rows, house.journal._rows = house.journal._rows, SimpleNamespace(execute=full)
+    append, house.journal._log.append = house.journal._log.append, full
     house.end(decision, (5, 5))
-    house.journal._rows = rows
+    house.journal._log.append = append
     house.counters.snapshot()
     assert house.metrics.settlements == {"upstream": 1}
 

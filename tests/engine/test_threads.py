@@ -199,9 +199,9 @@ def _client(event: Any) -> str | None:
 
 def reopened(house: Any) -> tuple[Any, Any]:
     from slm_authz.quota.window import Calendar
-    from slm_authz.store.journal import SqliteJournal
+    from slm_authz.store.journal import FileJournal
     from slm_authz.store.memory import MemoryCounters
 
     directory = Path(house.loaded.path).parent
-    journal = SqliteJournal(directory / "journal.db", directory / "counters.db")
+    journal = FileJournal(directory / "journal", directory / "counters.db")
     return journal, MemoryCounters(house.signer, Calendar(), 900_000, journal)

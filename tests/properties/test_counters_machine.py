@@ -16,7 +16,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invar
 
 from slm_authz.quota.counters import Grant
 from slm_authz.quota.evidence import Evidence
-from slm_authz.store.journal import SqliteJournal
+from slm_authz.store.journal import FileJournal
 from tests.conftest import LEASE, NOON, Bench
 
 MINUTE, DAY = 60_000, 86_400_000
@@ -60,7 +60,7 @@ class Interleavings(RuleBasedStateMachine):
                 {"concurrent": SLOTS},
                 {"cost": "500", "per": "month", "by": "tenant"},
             ],
-            lambda: SqliteJournal(self.path / "journal.db", self.path / "counters.db", generation=1),
+            lambda: FileJournal(self.path / "journal", self.path / "counters.db", generation=1),
         )
         self.now = NOON
         self.model: list[Call] = []

@@ -31,7 +31,7 @@ from slm_authz.quota.hold import Pending, Signer
 from slm_authz.quota.shown import deny
 from slm_authz.quota.window import Calendar
 from slm_authz.reason import Reason
-from slm_authz.store.journal import GENERATION, SqliteJournal
+from slm_authz.store.journal import GENERATION, FileJournal
 from slm_authz.store.memory import MemoryCounters
 from tests.conftest import settings_of
 from tests.properties.counters_reference import LATE, SPAN, Call, Caller, Reference, Rule, charge, window
@@ -62,10 +62,10 @@ STEPS = st.sampled_from(
     [
         ("BEGIN", False), ("INTO meta", False), ("INTO counters", False), ("INTO pending", False), ("FROM pending", False),
         ("INTO lapsed", False), ("INTO outbox", False), ("COMMIT", False), ("COMMIT", True), ("COMMIT", True), ("checkpoint", False),
-        ("FROM journal", False), ("FROM journal", False), ("FROM journal", True),
+        ("log.begin", False), ("log.begin", True), ("log.sync", False), ("log.drop", False), ("log.drop", True),
     ]
 )  # fmt: skip
-"""Where a snapshot is interrupted: words of a statement, and whether that has been done by then."""
+"""Where a snapshot is interrupted: words of a statement or a step of the log, and whether that has been done by then."""
 LEASES = [60_000, 900_000, 5_000_000]
 _RATES = {
     ("requests", "second"): 2,
@@ -169,7 +169,7 @@ class CountersAgainstReference(RuleBasedStateMachine):
         return Path(self.directory.name) / str(self.generation)
 
     def open(self) -> None:
-        journal = SqliteJournal(self.place() / "journal.db", self.place() / "counters.db", self.young)
+        journal = FileJournal(self.place() / "journal", self.place() / "counters.db", self.young)
         self.counters = MemoryCounters(self.signer, Calendar(self.zone), self.lease, journal)
         # Moments at which nothing was taken may be forgotten; the store's time is never before what it has accounted for.
         floor = self.counters._ledger.floor
@@ -449,18 +449,32 @@ class CountersAgainstReference(RuleBasedStateMachine):
 
     def at_step(self, words: str, what: Callable[[], None], *, late: bool) -> None:
         journal = self.journal
-        real = journal._snapshots, journal._trimmer
-        journal._snapshots, journal._trimmer = (_Watched(one, what, words, late=late) for one in real)
+        real, name = journal._snapshots, words.removeprefix("log.")
+        journal._snapshots = _Watched(real, what, words, late=late)
+        step = getattr(journal._log, name, None)
+
+        def watched(*arguments: Any) -> None:
+            if not late:
+                what()
+            step(*arguments)  # type: ignore[misc]  # only where there is one
+            if late:
+                what()
+
+        if words != name:
+            setattr(journal._log, name, watched)
         try:
             self.counters.snapshot()
         finally:
-            journal._snapshots, journal._trimmer = real
+            journal._snapshots = real
+            vars(journal._log).pop(name, None)
 
     @rule(at=STEPS)
     def a_snapshot_fails(self, at: tuple[str, bool]) -> None:
         """At any statement; a COMMIT may have happened although it reports a failure."""
 
         def fail() -> None:
+            if at[0].startswith("log."):
+                raise OSError(28, "No space left on device")
             raise sqlite3.OperationalError("database or disk is full")
 
         try:
@@ -482,15 +496,15 @@ class CountersAgainstReference(RuleBasedStateMachine):
         """The next batch is refused; what a snapshot makes whole goes on."""
 
         def fail(*_: Any) -> Any:
-            raise sqlite3.OperationalError("database or disk is full")
+            raise OSError(28, "No space left on device")
 
-        rows, self.journal._rows = self.journal._rows, SimpleNamespace(execute=fail)
+        self.journal._log.append = fail
         try:
             self.serial += 1
             self.counters.note([("summary", f"note {self.serial}".encode(), 1)], self.at)
             assert not self.keep()
         finally:
-            self.journal._rows = rows
+            del self.journal._log.append
 
     @rule(count=st.integers(1, 4), lost=st.booleans())
     def sinks_take_events(self, count: int, *, lost: bool) -> None:

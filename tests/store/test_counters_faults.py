@@ -15,7 +15,7 @@ from slm_authz.errors import StoreError
 from slm_authz.quota.counters import Grant, Refusal
 from slm_authz.quota.evidence import Evidence
 from slm_authz.quota.window import Calendar
-from slm_authz.store.journal import SqliteJournal
+from slm_authz.store.journal import FileJournal
 from slm_authz.store.memory import MemoryCounters
 from tests.conftest import LEASE, Bench
 
@@ -27,7 +27,7 @@ Make = Callable[..., Bench]
 def durable(tmp_path: Path) -> Make:
     """Makes a `Bench` whose files outlive it; of two snapshots the second writes what the first has met."""
     tmp_path.chmod(0o700)
-    return lambda limits, **more: Bench(limits, lambda: SqliteJournal(tmp_path / "j.db", tmp_path / "c.db", generation=1), **more)
+    return lambda limits, **more: Bench(limits, lambda: FileJournal(tmp_path / "j", tmp_path / "c.db", generation=1), **more)
 
 
 def journal(bench: Bench) -> Any:
@@ -54,19 +54,14 @@ def end(bench: Bench, grant: Grant, tokens_in: int, tokens_out: int) -> Evidence
     )
 
 
-class Full:
-    """A connection on a disk without room: statements that begin with `words` fail."""
+def fill(bench: Bench, step: str) -> Callable[[], None]:
+    """From now on that step of the journal's files (`append`, `begin`, `sync`, `drop`) finds a full disk; returns what makes room."""
 
-    def __init__(self, real: Any, words: str = "") -> None:
-        self._real, self._words = real, words
+    def fail(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
 
-    def execute(self, sql: str, *rest: Any) -> Any:
-        if sql.startswith(self._words):
-            raise sqlite3.OperationalError("database or disk is full")
-        return self._real.execute(sql, *rest)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._real, name)
+    setattr(journal(bench)._log, step, fail)
+    return lambda: delattr(journal(bench)._log, step)
 
 
 # -- a process that dies
@@ -114,17 +109,16 @@ def test_a_late_entry_is_waited_for_from_the_lapse_on(durable: Make, noon: int) 
 # -- a disk that fails
 
 
-@pytest.mark.parametrize("words", ["DELETE", "PRAGMA"])
-def test_a_journal_that_cannot_be_trimmed_leaves_no_ghosts(durable: Make, noon: int, words: str) -> None:
-    """The snapshot is written, trimming fails: what settles then must not be found pending by the next process."""
+@pytest.mark.parametrize("step", ["begin", "sync", "drop"])
+def test_a_journal_that_cannot_be_begun_synced_or_dropped_leaves_no_ghosts(durable: Make, noon: int, step: str) -> None:
+    """Where the snapshot is written, and then something fails: what settles then must not be found pending by the next process."""
     b = durable([{"tokens": 1000, "per": "day"}, {"concurrent": 1}])
     entry = end(b, admit(b, noon), 1, 1)
     b.counters.snapshot()
-    real = journal(b)._trimmer
-    journal(b)._trimmer = Full(real, words)
+    make_room = fill(b, step)
     with pytest.raises(StoreError):
         b.counters.snapshot()
-    journal(b)._trimmer = real
+    make_room()
     b.counters.settle([entry], noon + 1)
     assert not b.counters.healthy
     b.counters.snapshot()
@@ -165,15 +159,14 @@ def test_whoever_meets_the_failure_the_deciding_thread_is_told(durable: Make, no
     b = durable([{"tokens": 1000, "per": "day"}])
     entry = end(b, admit(b, noon), 1, 1)
     b.counters.admit([b.admission()], noon + 1)
-    rows = journal(b)._rows
-    journal(b)._rows = Full(rows)
+    make_room = fill(b, "append")
     if other == "settle":
         b.counters.settle([entry], noon + 2)
         assert not b.counters.healthy
     else:
         journal(b).capture = lambda *_, **__: None  # the snapshot has not come to writing yet
         b.counters.snapshot()
-    journal(b)._rows = rows
+    make_room()
     with pytest.raises(StoreError):
         b.counters.commit()
 
@@ -181,11 +174,10 @@ def test_whoever_meets_the_failure_the_deciding_thread_is_told(durable: Make, no
 def test_a_clean_end_writes_what_a_failing_journal_refused(durable: Make, noon: int) -> None:
     b = durable([{"tokens": 1000, "per": "day"}])
     entry = end(b, admit(b, noon), 1, 1)
-    rows = journal(b)._rows
-    journal(b)._rows = Full(rows)
+    make_room = fill(b, "append")
     b.counters.settle([entry], noon + 1)
     assert not b.counters.healthy
-    journal(b)._rows = rows
+    make_room()
     b.counters.note([("decision", b"refused meanwhile", 1)], noon + 2)
     b.counters.close(noon + 3)
     die(b)
@@ -197,7 +189,7 @@ def test_a_clean_end_writes_what_a_failing_journal_refused(durable: Make, noon: 
 def test_a_damaged_row_is_explained(durable: Make, noon: int, row: bytes) -> None:
     b = durable([{"requests": 5, "per": "minute"}])
     admit(b, noon)
-    journal(b)._rows.execute("INSERT INTO journal VALUES (99, ?)", (row,))
+    journal(b)._log.append(journal(b)._seq + 1, row)
     journal(b).close()
     with pytest.raises(StoreError, match="journal cannot be read"):
         b.reopen()
@@ -300,7 +292,7 @@ def test_a_clean_end_leaves_nothing_to_be_replayed(durable: Make, noon: int) -> 
     b.counters.close(noon)
     b.counters = MemoryCounters(b.signer, Calendar(), LEASE, b._open())
     assert rows(b) == [grant.pending.id]
-    assert journal(b)._rows.execute("SELECT count(*) FROM journal").fetchone() == (0,)
+    assert list(journal(b)._log.read()) == []
 
 
 def test_a_capture_that_another_overtakes_loses_no_record(durable: Make, noon: int) -> None:
@@ -313,3 +305,65 @@ def test_a_capture_that_another_overtakes_loses_no_record(durable: Make, noon: i
     journal(b).write()
     die(b)
     assert b.counters.outstanding == 1
+
+
+# -- a journal that is not whole
+
+
+def cut_off(bench: Bench, keep: int) -> None:
+    """A disk that has lost the journal's end, or all of it."""
+    journal(bench).close()
+    for file in Path(journal(bench)._place).parent.glob("j.0*"):
+        file.write_bytes(file.read_bytes()[:keep])
+
+
+def test_where_young_records_are_lost_nobody_keeps_what_they_held(durable: Make, noon: int, caplog: pytest.LogCaptureFixture) -> None:
+    b = durable([{"concurrent": 5}, {"tokens": 1000, "per": "day"}, {"tokens": 10, "per": "minute", "algorithm": "gcra", "burst": 500}])
+    b.counters.settle([end(b, admit(b, noon), 30, 4)], noon)
+    admit(b, noon)
+    b.counters.snapshot()
+    cut_off(b, 0)
+    b.counters = MemoryCounters(b.signer, Calendar(), LEASE, b._open())
+    assert "are missing from the counters' journal" in caplog.text
+    states = {key.split("\t")[0:2][1]: state for key in b.counters.keys() if (state := b.counters.states([key])[0])}  # noqa: SIM118
+    assert states["slots"][2] == 0
+    assert states["fixed"][1:] == [34, 0], "what was used is known all the same"
+    assert states["gcra"][1] > 0
+    admit(b, noon + 1)
+
+
+def test_records_that_are_left_hold_what_they_held(durable: Make, noon: int) -> None:
+    b = durable([{"concurrent": 5}])
+    admit(b, noon)
+    b.counters.snapshot(whole=True)
+    admit(b, noon + 1)
+    b.counters.snapshot()
+    cut_off(b, 0)
+    b.counters = MemoryCounters(b.signer, Calendar(), LEASE, b._open())
+    assert b.counters.outstanding == 1
+    (key,) = b.counters.keys()
+    assert b.counters.states([key]) == [[0, 0, 1]]
+
+
+def test_a_journal_that_does_not_fit_its_snapshot_is_refused(durable: Make, noon: int) -> None:
+    b = durable([{"concurrent": 5}])
+    for step in range(3):
+        admit(b, noon + step)
+        b.counters.snapshot(whole=True)
+    admit(b, noon + 9)
+    journal(b)._snapshots.execute("UPDATE meta SET value = 1 WHERE name IN ('horizon', 'journal_seq')")
+    journal(b).close()
+    with pytest.raises(StoreError, match="it begins with batch 4, and the snapshot is of batch 1"):
+        b.reopen()
+
+
+def test_the_journal_is_on_disk_before_a_snapshot_that_counts_what_it_holds(durable: Make, noon: int) -> None:
+    b = durable([{"concurrent": 5}])
+    admit(b, noon)
+    make_room = fill(b, "sync")
+    with pytest.raises(StoreError):
+        b.counters.snapshot()
+    assert dict(journal(b)._snapshots.execute("SELECT name, value FROM meta").fetchall())["journal_seq"] == 0
+    make_room()
+    b.counters.snapshot()
+    assert b.counters.healthy

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from threading import Event, Thread
+from threading import Event, Lock, Thread
 
 import pytest
 
 from slm_authz.errors import StoreError
-from slm_authz.store import journal as module
-from slm_authz.store.journal import SqliteJournal
+from slm_authz.store.journal import GENERATION, FileJournal
 from slm_authz.store.ledger import Ledger, Operation
 
 NOTE: Operation = ("n", b"x" * 20_000)
@@ -22,47 +21,74 @@ def directory(tmp_path: Path) -> Path:
     return path
 
 
-def opened(directory: Path) -> SqliteJournal:
-    return SqliteJournal(directory / "journal.db", directory / "counters.db")
+def opened(directory: Path) -> FileJournal:
+    journal = FileJournal(directory / "journal", directory / "counters.db")
+    journal.recover()
+    return journal
 
 
-def test_its_log_is_bounded_also_where_something_is_always_written(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A log is begun anew only at a moment when all of it is in the file: under load that moment never comes by itself."""
-    monkeypatch.setattr(module, "_LONGEST_LOG", 1 << 20)
+def files(directory: Path) -> list[Path]:
+    return sorted(directory.glob("journal.*"))
+
+
+def test_what_it_keeps_is_bounded_also_where_something_is_always_written(directory: Path) -> None:
     journal = opened(directory)
     stop, written = Event(), 0
 
     def keep_writing() -> None:
         nonlocal written
         while not stop.is_set():
-            journal.append([NOTE])
+            with lock:  # as the counters do
+                journal.append([NOTE])
             written += 1
 
+    lock, most, before = Lock(), 0, 0
     writer = Thread(target=keep_writing)
     writer.start()
-    log, largest = directory / "journal.db-wal", 0
     try:
-        while written < 4000:
-            journal.capture(Ledger())
+        while written < 2000:
+            with lock:
+                journal.capture(Ledger())
             journal.write()
-            largest = max(largest, log.stat().st_size)
+            most, before = max(most, len(files(directory))), written
     finally:
         stop.set()
         writer.join()
-        journal.close()
-    assert largest < 24 << 20, "of eighty that were written"
+    assert most <= 3, "this generation's, the one before, and the one that is being begun"
+    for _ in range(2 * GENERATION):
+        journal.capture(Ledger())
+        journal.write()
+    journal.close()
+    assert before
+    assert sum(file.stat().st_size for file in files(directory)) == 0
 
 
-@pytest.mark.parametrize("name", ["journal.db", "counters.db"])
-def test_files_that_were_taken_away_are_missed(directory: Path, name: str) -> None:
+def test_a_journal_that_was_taken_away_is_missed_and_begun_anew(directory: Path) -> None:
     journal = opened(directory)
-    (directory / name).rename(directory / "elsewhere")
+    (file,) = files(directory)
+    file.rename(directory / "elsewhere")
     journal.capture(Ledger())
     with pytest.raises(StoreError, match="moved or removed"):
         journal.write()
     with pytest.raises(StoreError, match="not writable"):
         journal.append([NOTE])
-    (directory / "elsewhere").rename(directory / name)
+    journal.capture(Ledger())
+    journal.write()
+    journal.append([NOTE])
+    journal.close()
+    assert len(files(directory)) == 1
+
+
+def test_a_database_that_was_taken_away_is_missed_until_it_is_back(directory: Path) -> None:
+    journal = opened(directory)
+    (directory / "counters.db").rename(directory / "elsewhere")
+    journal.capture(Ledger())
+    for _ in range(2):
+        with pytest.raises(StoreError, match="moved or removed"):
+            journal.write()
+    with pytest.raises(StoreError, match="not writable"):
+        journal.append([NOTE])
+    (directory / "elsewhere").rename(directory / "counters.db")
     journal.capture(Ledger())
     journal.write()
     journal.append([NOTE])
@@ -82,4 +108,4 @@ def test_a_figure_that_no_file_can_hold_is_an_outage_and_no_crash(directory: Pat
     journal.capture(ledger)
     journal.write()
     journal.close()
-    assert opened(directory).recover().counters == {"c": [0, 2**62, 0]}
+    assert FileJournal(directory / "journal", directory / "counters.db").recover().counters == {"c": [0, 2**62, 0]}
