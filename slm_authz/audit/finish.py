@@ -44,6 +44,13 @@ def _text(value: str | None) -> str | None:
     return value if len(value) <= CAP else value[: CAP - 1] + "…"
 
 
+@lru_cache(maxsize=1024)
+def _names(*values: str | None) -> tuple[str | None, ...]:
+    """What stands in thousands of events alike."""
+    return tuple([_text(value) for value in values])
+
+
+@lru_cache(maxsize=256)
 def _path(value: str) -> str | None:
     # Rooms before this one hand over a bare path; a query string may carry a credential, so it is cut here whatever they do.
     return _text(_KEY.sub("slm_***", value.partition("?")[0].partition("#")[0])) or None
@@ -68,6 +75,9 @@ def finish(outcome: Outcome) -> tuple[AuditEvent, CallFacts]:
     latency = outcome.latency_us if outcome.latency_us is not None else facts.latency_us
     refused = facts.outcome != "allow"
     parent = trace_parent(facts.traceparent)
+    client, tenant, tier, key_id, model, source, limit = _names(
+        facts.client, facts.tenant, facts.tier, facts.key_id, facts.model, facts.source, facts.limit
+    )
     event = AuditEvent(  # in the order of its fields: by name it would cost half as much again
         time_of(facts.time),
         outcome.event,
@@ -76,17 +86,17 @@ def finish(outcome: Outcome) -> tuple[AuditEvent, CallFacts]:
         _text(facts.request_id) or None,
         parent[0] if parent is not None else None,
         facts.identity,
-        _text(facts.client),
-        _text(facts.tenant),
-        _text(facts.tier),
-        _text(facts.key_id),
+        client,
+        tenant,
+        tier,
+        key_id,
         facts.api,
-        _text(facts.model),
+        model,
         _path(facts.path),
-        _text(facts.source) or None,
+        source or None,
         facts.outcome,
         facts.reason,
-        _text(facts.limit),
+        limit,
         facts.shadow,
         facts.status if facts.status is not None else outcome.status,
         None if summary else latency / 1000,

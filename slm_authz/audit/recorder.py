@@ -77,6 +77,7 @@ class Recorder:
         self._max_waiting = max_waiting
         self._unreadable = self._lost = -1  # up to where events of either kind have been counted
         self._outbox_ok = True
+        self._full = False  # more events may wait than the last look has taken
         self._stop = Event()
         self._wake = Event()
         self._thread = Thread(target=self._run, name="slm-authz-audit", daemon=True)
@@ -121,7 +122,8 @@ class Recorder:
 
     def _run(self) -> None:
         while not self._stop.is_set():
-            if not self._guarded():
+            # Each batch costs a sink its sync to the disk: what trickles in is gathered for a moment.
+            if not self._guarded() or not self._full:
                 self._wake.wait(_IDLE_S if self.available else _LAGGING_S)
                 self._wake.clear()
 
@@ -142,6 +144,7 @@ class Recorder:
     def drain_once(self) -> bool:
         """Offer every sink its next batch, and acknowledge what all have. False where nothing moved."""
         outcomes = self._outbox.pending(self._max_waiting + BATCH if self._lagging else BATCH)
+        self._full = len(outcomes) >= BATCH
         if not outcomes:
             return False
         now = self._ticks()

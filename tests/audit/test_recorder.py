@@ -224,3 +224,25 @@ def test_crashes_between_write_and_acknowledgement_write_every_decision_exactly_
         pass
     sink.close()
     assert _trail(directory) == list(range(1, serial + 1))
+
+
+def test_only_a_full_batch_is_followed_by_the_next_at_once(made: Any) -> None:
+    """Each batch costs a sync: what trickles in is gathered, what has piled up is not kept waiting."""
+    rig = Rig(made, [made.Sink()])
+    rounds: list[float] = []
+
+    def wait(timeout: float) -> None:
+        rounds.append(timeout)
+        rig.recorder._stop.set()
+
+    recorder: Any = rig.recorder
+    recorder._wake.wait = wait
+    rig.box.add(*range(1, 2 * BATCH + 10))
+    recorder._run()
+    assert rig.box.waiting == []
+    assert len(rounds) == 1
+    recorder._stop.clear()
+    rig.box.add(2 * BATCH + 10)
+    recorder._run()
+    assert rig.box.waiting == []
+    assert len(rounds) == 2
