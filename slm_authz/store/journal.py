@@ -154,7 +154,7 @@ class FileJournal:
 
     def _replay(self, ledger: Ledger) -> None:
         snapshot, known = self._seq, self._horizon
-        for seq, row in self._log.read():
+        for seq, row in self._log.read(self._horizon):
             if seq <= self._horizon:
                 continue
             if seq != known + 1:

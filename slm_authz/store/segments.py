@@ -53,10 +53,16 @@ class Segments:
 
     # -- reading, before anything is written
 
-    def read(self) -> Iterator[tuple[int, bytes]]:
-        """All records (number, bytes) up to the first that is damaged or out of turn. OSError: a file cannot be read."""
+    def read(self, after: int = 0) -> Iterator[tuple[int, bytes]]:
+        """Records (number, bytes), up to the first that is damaged or out of turn. OSError: a file cannot be read.
+
+        It begins with the file that holds the one after `after`: older ones are not needed, and may be torn remains that a power cut has
+        brought back.
+        """
+        paths = self._paths()
+        old = sum(self._first(path) <= after + 1 for path in paths)
         expected = None
-        for path in self._paths():
+        for path in paths[max(0, old - 1) :]:
             if expected is not None and self._first(path) != expected:
                 return
             expected = self._first(path)
@@ -103,8 +109,11 @@ class Segments:
     def sync(self) -> None:
         """What has been appended survives a power cut. OSError: it may not."""
         while self._retired:
-            _sync(self._retired[0])
-            os.close(self._retired.pop(0))
+            file = self._retired.pop(0)
+            try:
+                _sync(file)
+            finally:
+                os.close(file)  # an error is told once: what follows it is a snapshot of everything, which needs this file no more
         _sync(self._file)
         if not self._named:
             self._named = True

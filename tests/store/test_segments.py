@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from slm_authz.errors import StoreError
+from slm_authz.store import segments
 from slm_authz.store.segments import Segments
 
 
@@ -162,3 +163,26 @@ def test_a_file_that_was_replaced_is_noticed(base: Path) -> None:
     file.touch()
     seen.append(log.in_place)
     assert seen == [True, False, False]
+
+
+def test_a_torn_file_that_a_power_cut_has_brought_back_hides_nothing(base: Path) -> None:
+    """The directory's entries are not synced when a file is dropped: it may be there again."""
+    log = written(base, [b"1", b"2"], [b"3"])
+    os.truncate(files(base)[0], 17)
+    assert list(log.read(after=2)) == [(3, b"3")]
+    assert [number for number, _ in log.read(after=1)] == [1]
+
+
+def test_a_file_that_cannot_be_synced_is_told_once(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = written(base, [b"1"], [b"2"])
+    failures = [OSError("Input/output error")]
+
+    def sync(_: int) -> None:
+        if failures:
+            raise failures.pop()
+
+    monkeypatch.setattr(segments, "_sync", sync)
+    with pytest.raises(OSError, match="Input"):
+        log.sync()
+    log.sync()
+    assert log._retired == []
