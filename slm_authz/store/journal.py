@@ -137,6 +137,8 @@ class FileJournal:
         self._horizon = 0
         self._captures = 0
         self._writing = Lock()
+        self._judging = Lock()  # of `healthy` and `_refused`: between them a refusal must not be overlooked
+        self._undropped = False
 
     def recover(self) -> Ledger:
         """Load the last snapshot and replay the journal; what lies in the files afterwards is a snapshot again."""
@@ -144,6 +146,7 @@ class FileJournal:
         try:
             self._load(ledger)
             self._replay(ledger)
+            self._log.cut(self._seq)
         except (sqlite3.Error, msgspec.MsgspecError, OSError, OverflowError, ValueError, TypeError, LookupError) as error:
             raise StoreError(
                 f"The counters' journal cannot be read: {error}.", "Restore it from a backup, or move it away to begin at zero."
@@ -167,6 +170,8 @@ class FileJournal:
             known = seq
         if known < snapshot:
             log.error("batches %d to %d are missing from the counters' journal: calls that ran then are not accounted", known + 1, snapshot)
+            # Nobody knows which of them were settled in what is lost: what has no row is forgotten, rather than charged twice.
+            ledger.forget_pending(self._stored)
             ledger.recount()
         self._seq = max(known, snapshot)
 
@@ -192,20 +197,22 @@ class FileJournal:
 
     def append(self, operations: Sequence[Operation]) -> None:
         """One row, one commit."""
-        if not self.healthy:
-            self._refused += 1
-            raise StoreError("The counters' journal is not writable.")
+        with self._judging:
+            if not self.healthy:
+                self._refused += 1
+                raise StoreError("The counters' journal is not writable.")
         try:
             self._log.append(self._seq + 1, _encode(operations))
         except (OSError, OverflowError, msgspec.MsgspecError) as error:
-            self.healthy = False
-            self._refused += 1
+            with self._judging:
+                self.healthy = False
+                self._refused += 1
             raise StoreError(f"The counters' journal cannot be written: {error}.") from error
         self._seq += 1
 
     def capture(self, ledger: Ledger, *, whole: bool = False) -> None:
         """Copy the changed rows. What an earlier, failed write had captured is merged into the ledger's marks first."""
-        whole = whole or not self.healthy or self._captured is not None
+        whole = whole or not self.healthy or self._captured is not None or self._missing()
         if self._captured is not None:
             self._mark_due(ledger, self._captured)
         counters, pending, lapsed = ledger.counters, ledger.pending, ledger.lapsed
@@ -231,9 +238,18 @@ class FileJournal:
             gone_lapsed=[(i,) for i in ledger.dirty_lapsed if i not in lapsed],
             outbox=[outcome for outcome in ledger.outbox if outcome.seq > written],
         )
+        # At once: an attempt that reports a failure may have written them, and what has no row is deleted for nothing.
+        self._stored.update(pending.id for pending in self._captured.pending)
         ledger.dirty.clear()
         ledger.dirty_pending.clear()
         ledger.dirty_lapsed.clear()
+
+    def _missing(self) -> bool:
+        """Whether the journal's file has lost its name: what is in it survives nothing, so a snapshot of everything begins it anew."""
+        missing = self._captures > 0 and not self._log.in_place
+        if missing:
+            log.error("a file of the counters' journal was moved or removed while it was in use; it is begun anew")
+        return missing
 
     def _grow_up(self, changed: set[str], *, whole: bool) -> set[str]:
         """The records that are to have a row from now on, and with them the horizon. What no row of the journal holds is never young."""
@@ -275,12 +291,9 @@ class FileJournal:
             if changes is None:
                 return
             self._require_files()
-            # Before the attempt: one that reports a failure may have written them, and what has no row is deleted for nothing.
-            self._stored.update(pending.id for pending in changes.pending)
             try:
                 self._log.sync()  # first: a hold that the snapshot counts must have its record, also after a power cut
                 self._transact(changes)
-                self._log.drop(changes.horizon)
             except (sqlite3.Error, OSError, OverflowError, msgspec.MsgspecError) as error:
                 self.healthy = False
                 raise StoreError(
@@ -290,8 +303,21 @@ class FileJournal:
                 self._captured = None
             self._stored.difference_update(row[0] for row in changes.gone_pending)
             self._written_outbox = max([outcome.seq for outcome in changes.outbox], default=self._written_outbox)
-            # Batches that were refused after the capture are in the state, but in no row yet: only the next snapshot is whole.
-            self.healthy = self.healthy or changes.refused == self._refused
+            with self._judging:
+                # Batches that were refused after the capture are in the state, but in no row yet: only the next snapshot is whole.
+                self.healthy = self.healthy or changes.refused == self._refused
+            self._drop(changes.horizon)
+
+    def _drop(self, horizon: int) -> None:
+        """Old files that cannot be removed are in nobody's way."""
+        try:
+            self._log.drop(horizon)
+        except OSError as error:
+            if not self._undropped:
+                log.error("old files of the counters' journal cannot be removed: %s", error)
+            self._undropped = True
+        else:
+            self._undropped = False
 
     def _require_files(self) -> None:
         """What is written to a file that has no name any more survives nothing."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from typing import Any
 
 from slm_authz.quota import rules
@@ -181,6 +182,11 @@ class Ledger:
                     self.renew(pending, operation[2])
             elif kind in ("s", "l", "g"):
                 self._remove(operation[1])
+
+    def forget_pending(self, kept: AbstractSet[str]) -> None:
+        """Forget all pending records but these; what they hold is counted anew by `recount`."""
+        for decision_id in [one for one in self.pending if one not in kept]:
+            self._remove(decision_id)
 
     def recount(self) -> None:
         """What is held anew, from the records alone: where some are lost, nobody would ever give back what they held."""

@@ -127,13 +127,15 @@ class Segments:
                 self._named = False
                 raise
 
+    def cut(self, after: int) -> None:
+        """Before anything is written: remove the files that a damaged record before them has cut off. OSError."""
+        for path in self._paths():
+            if self._first(path) > after + 1:
+                path.unlink()
+
     def drop(self, upto: int) -> None:
-        """Remove the files that hold nothing beyond that number, and any behind the newest that a damaged one has cut off. OSError."""
-        paths = self._paths()
-        newest = paths.index(self._path) if self._path in paths else len(paths) - 1
-        for path in paths[newest + 1 :]:
-            path.unlink()
-        for path, following in pairwise(paths[: newest + 1]):
+        """Remove the files that hold nothing beyond that number; never the newest. OSError."""
+        for path, following in pairwise(self._paths()):
             if self._first(following) > upto + 1:
                 return
             path.unlink()
