@@ -12,7 +12,7 @@ from typing import Any
 
 from slm_authz.quota import rules
 from slm_authz.quota.counters import Amounts
-from slm_authz.quota.hold import Pending
+from slm_authz.quota.hold import Pending, Take
 from slm_authz.quota.limit import ALGORITHMS, GCRA, SEPARATOR, SLOTS
 from slm_authz.quota.outcome import Outcome
 from slm_authz.quota.settlement import at_bound
@@ -197,15 +197,17 @@ class Ledger:
         for pending in self.pending.values():
             for take in pending.takes:
                 if take.algorithm != GCRA:
-                    rules.hold(self.state(take.key), take, self.floor)
-                    self.dirty.add(take.key)
+                    self._hold(take, self.floor)
 
     def _replay_admission(self, pending: Pending) -> None:
         now = self.advance(pending.admitted)
         for take in pending.takes:
-            rules.hold(self.state(take.key), take, now)
-            self.dirty.add(take.key)
+            self._hold(take, now)
         self.add(pending)
+
+    def _hold(self, take: Take, now: int) -> None:
+        rules.hold(self.state(take.key), take, now)
+        self.dirty.add(take.key)
 
     def _replay_end(self, operation: Operation) -> None:
         kind, pending = operation[0], self.pending.get(operation[1])

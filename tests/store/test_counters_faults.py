@@ -111,7 +111,7 @@ def test_a_late_entry_is_waited_for_from_the_lapse_on(durable: Make, noon: int) 
 
 @pytest.mark.parametrize("step", ["begin", "sync"])
 def test_a_journal_that_cannot_be_begun_or_synced_leaves_no_ghosts(durable: Make, noon: int, step: str) -> None:
-    """Where the snapshot is written, and then something fails: what settles then must not be found pending by the next process."""
+    """What settles while no snapshot can be written must not be found pending by the next process."""
     b = durable([{"tokens": 1000, "per": "day"}, {"concurrent": 1}])
     entry = end(b, admit(b, noon), 1, 1)
     b.counters.snapshot()
