@@ -328,7 +328,7 @@ def test_dots_and_double_slashes_are_resolved_before_anyone_judges_the_path(edge
 def test_a_call_ends_before_its_lease(edge: Edge) -> None:
     """The lease is 4 s: after 2 s Envoy ends the call, and says so."""
     with pytest.raises(httpx2.RemoteProtocolError):
-        edge.post({"stream": True, "max_tokens": 64}, {"x-sample": "delay=0.3"})
+        edge.post({"stream": True, "max_tokens": 64}, {"x-sample": "stall=1"})
     alive = edge.entry().common_properties
     assert alive.access_log_type == accesslog_pb2.DownstreamPeriodic, "a long answer shows that it lives"
     assert alive.metadata.filter_metadata["envoy.filters.http.ext_authz"]["slm"]["hold"], "and whose hold it is"

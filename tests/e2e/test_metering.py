@@ -25,7 +25,7 @@ def call(edge: Any, key: str, kind: str, number: int) -> str:
             "garbled": "garbled=1",
             "charset": "charset=1",
             "broken": "hangup=3",
-            "early": "delay=0.05",
+            "early": "stall=1",
             "late": "delay=0.02",
         }.get(kind, "")
     if kind in ("stream", "blind", "broken", "early", "late"):

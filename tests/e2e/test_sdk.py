@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx2
@@ -99,25 +100,16 @@ def test_rate_limit_error(edge: Any) -> None:
 
 def test_the_sdk_retries_by_itself(edge: Any) -> None:
     """Two calls at once for a client that may run one: the second is told to wait, and its own retry succeeds."""
-    import threading
-
     key = edge.key("single", "retries")
-    outcomes: list[int] = []
-
-    def slow() -> None:
-        with client_of(edge, key) as client:
-            stream = client.chat.completions.create(
-                model="phi-4-mini", messages=HELLO, max_tokens=15, stream=True, extra_headers={"x-sample": "delay=0.1"}
-            )
-            outcomes.append(len(list(stream)))
-
-    thread = threading.Thread(target=slow)
-    thread.start()
-    assert edge.eventually(lambda: edge.usage("retries")["concurrent"]["held"] == 1)
-    with client_of(edge, key, max_retries=4) as client:
-        assert client.chat.completions.create(model="phi-4-mini", messages=HELLO, max_tokens=2).usage is not None
-    thread.join()
-    assert outcomes[0] > 1
+    with client_of(edge, key, max_retries=10) as client, ThreadPoolExecutor(1) as pool:
+        first = client.chat.completions.create(
+            model="phi-4-mini", messages=HELLO, max_tokens=15, stream=True, extra_headers={"x-sample": "stall=1"}
+        )
+        second = pool.submit(client.chat.completions.create, model="phi-4-mini", messages=HELLO, max_tokens=2)
+        refused = edge.eventually(lambda: any(event["status"] == 429 for event in edge.events("retries")))
+        first.close()
+        assert second.result().usage is not None
+    assert refused
 
 
 def test_a_sequential_client_is_never_refused_at_one_slot(edge: Any) -> None:

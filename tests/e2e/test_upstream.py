@@ -213,11 +213,10 @@ def test_the_log_has_every_header_as_it_came(sample: Sample) -> None:
     assert (line["method"], line["path"], line["kind"], line["model"]) == ("POST", "/v1/chat/completions", "chat", "m")
 
 
-def test_a_client_that_hangs_up_stops_the_generation(sample: Sample) -> None:
+@pytest.mark.parametrize("hook", ["delay=0.05", "stall=1"])
+def test_a_client_that_hangs_up_stops_the_generation(sample: Sample, hook: str) -> None:
     with sample.client() as client:
-        stream = client.chat.completions.create(
-            model="m", messages=HELLO, max_tokens=400, stream=True, extra_headers={"x-sample": "delay=0.05"}
-        )
+        stream = client.chat.completions.create(model="m", messages=HELLO, max_tokens=400, stream=True, extra_headers={"x-sample": hook})
         next(iter(stream))
         stream.close()
     for _ in range(100):

@@ -1,6 +1,7 @@
 """Misbehaviour on request: the header `x-sample` makes this server fail in the ways in which real ones do, so that tests can see it.
 
 `x-sample: status=500` answers an error · `delay=0.05` waits that many seconds before an answer and before each event ·
+`stall=3` sends so many events of a stream and then nothing until the client is gone ·
 `bytes=20000000` pads the answer, or the event that carries usage, to more than that · `hangup=3` drops the connection after so many
 events, or half-way through a whole answer · `gzip=1` encodes the answer · `garbled=1` sends JSON that ends too early ·
 `usage=none` and `usage=bad` · `charset=1` sends `application/json; charset=utf-8`. Several are joined by commas.
@@ -18,6 +19,7 @@ class Hooks(msgspec.Struct, frozen=True):
 
     status: int = 0
     delay: float = 0.0
+    stall: int = 0
     bytes: int = 0
     hangup: int = 0
     gzip: int = 0

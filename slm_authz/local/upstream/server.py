@@ -79,7 +79,7 @@ class _Api:
             usage = usage_of(request.scope)
             usage.input_tokens = job.input_tokens
             if job.stream:
-                return _Stream(self._events(job, usage, hooks, request.scope))
+                return _Stream(self._events(job, usage, hooks, request.scope), hooks.stall)
             created = self._clock() // 1000
             # Generation is a loop of its own: off the event loop, so that other callers are served meanwhile.
             made = await asyncio.to_thread(self._make, job, usage, created)
@@ -152,20 +152,25 @@ class _Stream(Response):
 
     media_type = "text/event-stream"
 
-    def __init__(self, events: AsyncIterator[bytes]) -> None:
+    def __init__(self, events: AsyncIterator[bytes], stall: int) -> None:
         super().__init__(headers={"cache-control": "no-cache"})
         del self.headers["content-length"]
         self._events = events
+        self._stall = stall
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
         gone = asyncio.ensure_future(_gone(receive))
         try:
+            sent = 0
             async for event in self._events:
+                if self._stall and sent == self._stall:
+                    await gone
                 if gone.done():
                     note(scope)["reported"] = False
                     return
                 await send({"type": "http.response.body", "body": event, "more_body": True})
+                sent += 1
             await send({"type": "http.response.body", "body": b"", "more_body": False})
         finally:
             gone.cancel()
