@@ -7,9 +7,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from slm_authz.engine.rules import Rules
+from slm_authz.errors import ConfigError
 from slm_authz.identity import pepper
 from slm_authz.identity.directory import KeyDirectory
-from slm_authz.identity.lifecycle import check_pepper
+from slm_authz.identity.lifecycle import RESTORE, check_pepper
 from slm_authz.identity.principal import IdentityMethod, Principal
 from slm_authz.identity.resolver import Resolver
 from slm_authz.llm.dialects import ROUTES
@@ -43,11 +44,25 @@ def _policies(settings: Settings) -> Iterator[tuple[str, str, str]]:
 
 
 def open_keys(settings: Settings, env: Mapping[str, str]) -> tuple[SqliteKeyStore, pepper.Pepper]:
-    """The embedded key store and its pepper, made where they are missing; a pepper that does not fit is an error."""
+    """The embedded key store and its pepper, made where they are missing; a pepper that does not fit, or is lost, is an error."""
     base = database(settings)
-    secret = pepper.load(env, lambda: load_or_make(base.with_name("pepper"), lambda: os.urandom(32).hex().encode()))
+    file = base.with_name("pepper")
     store = SqliteKeyStore(base)
-    check_pepper(store, secret)
+
+    def first() -> bytes:
+        named = store.peppers()
+        if named and not file.exists():  # there now: another process has begun this store meanwhile
+            raise ConfigError(
+                f"{file} is missing, and the keys of this store can be verified with no other (pepper {min(named)}). {RESTORE}"
+            )
+        return os.urandom(32).hex().encode()
+
+    try:
+        secret = pepper.load(env, lambda: load_or_make(file, first))
+        check_pepper(store, secret)
+    except BaseException:
+        store.close()
+        raise
     return store, secret
 
 

@@ -17,6 +17,8 @@ from slm_authz.identity.pepper import Pepper
 from slm_authz.identity.record import KeyRecord, labelled, model_list, named, networks, scope_list, visible
 from slm_authz.identity.store import KeyStore
 
+RESTORE: Final = "Set SLM_AUTHZ_PEPPER to the store's own, or restore the file `pepper` beside the store."
+
 
 def check_pepper(store: KeyStore, pepper: Pepper) -> None:
     """A wrong pepper is an error at the start, not a wall of 401s."""
@@ -24,8 +26,7 @@ def check_pepper(store: KeyStore, pepper: Pepper) -> None:
     if named_by_records and pepper.name not in named_by_records:
         others = ", ".join(sorted(named_by_records))
         raise ConfigError(
-            f"The pepper does not belong to this key store: its keys name pepper {others}, this one is {pepper.name}. "
-            "Set SLM_AUTHZ_PEPPER to the store's own, or restore the file `pepper` beside the store."
+            f"The pepper does not belong to this key store: its keys name pepper {others}, this one is {pepper.name}. {RESTORE}"
         )
 
 

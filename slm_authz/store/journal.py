@@ -23,7 +23,7 @@ from slm_authz.quota.hold import Pending
 from slm_authz.quota.outcome import Outcome
 from slm_authz.store.ledger import Ledger, Operation
 from slm_authz.store.segments import Segments
-from slm_authz.store.sqlite import open_database
+from slm_authz.store.sqlite import identity, open_database
 
 log = logging.getLogger(__name__)
 
@@ -124,7 +124,7 @@ class FileJournal:
         self._log = Segments(journal)
         self._snapshots = open_database(snapshots, _SCHEMA, SCHEMA_VERSION, synchronous="FULL")
         self._place = snapshots
-        self._file = _identity(snapshots)
+        self._file = identity(snapshots)
         self._seq = 0
         self._written_outbox = 0
         self._captured: _Changes | None = None
@@ -324,7 +324,7 @@ class FileJournal:
         if not self._log.in_place:
             self.healthy = False
             raise StoreError("A file of the counters' journal has been moved or removed while it was in use.", "It is begun anew.")
-        if _identity(self._place) != self._file:
+        if identity(self._place) != self._file:
             self.healthy = False
             raise StoreError(f"{self._place} has been moved or removed while it was in use.", "Put it back, or restart the service.")
 
@@ -351,14 +351,6 @@ class FileJournal:
         """Close all files."""
         self._log.close()
         self._snapshots.close()
-
-
-def _identity(path: Path) -> tuple[int, int] | None:
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino
 
 
 def _by_id(records: Sequence[Pending]) -> list[tuple[str, int, bytes]]:

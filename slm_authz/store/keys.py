@@ -18,7 +18,7 @@ import msgspec
 
 from slm_authz.errors import StoreError, UsageError
 from slm_authz.identity.record import KeyRecord
-from slm_authz.store.sqlite import explained, open_database
+from slm_authz.store.sqlite import explained, identity, open_database
 
 SCHEMA_VERSION: Final = 1
 _SCHEMA: Final = """
@@ -100,6 +100,7 @@ class SqliteKeyStore:
     def __init__(self, path: Path) -> None:
         self._writer = open_database(path, _SCHEMA, SCHEMA_VERSION, synchronous="FULL")
         self._reader = open_database(path, _SCHEMA, SCHEMA_VERSION, synchronous="FULL")
+        self._place, self._file = str(path), identity(path)
         self._writing, self._reading = Lock(), Lock()
         self._seen_version = -1
 
@@ -168,7 +169,12 @@ class SqliteKeyStore:
 
     @_mapped
     def changed(self) -> bool:
-        """Whether anyone has written since `changes` was read (PRAGMA data_version: a few microseconds)."""
+        """Whether anyone has written since `changes` was read (PRAGMA data_version: a few microseconds).
+
+        StoreError: the file has lost its name; whoever revokes a key now does so in another one.
+        """
+        if identity(self._place) != self._file:
+            raise StoreError(f"{self._place} has been moved or replaced while it was in use.", "Put it back, or restart the service.")
         with self._reading:
             return bool(self._version() != self._seen_version)
 

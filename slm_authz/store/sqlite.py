@@ -65,6 +65,15 @@ def require_private(path: Path) -> None:
         raise StoreError(f"{path} is open to others (mode {mode:04o}).", f"Run: chmod 600 {path}")
 
 
+def identity(path: str | Path) -> tuple[int, int] | None:
+    """Which file bears that name now: (device, inode), or None. An open database is not told when its file loses its name."""
+    try:
+        found = os.stat(path)  # noqa: PTH116 - a third of Path.stat's time, once per batch
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
 def open_database(path: Path, schema: str, version: int, *, synchronous: Literal["NORMAL", "FULL"]) -> sqlite3.Connection:
     """A connection in autocommit mode, usable from any one thread at a time; the schema is made where it is missing.
 

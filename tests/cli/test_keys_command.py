@@ -959,6 +959,19 @@ def test_a_wrong_pepper_is_told_before_anything_is_done(desk: Desk, monkeypatch:
     assert "another-pepper" not in said.err
 
 
+def test_a_lost_pepper_is_told_and_not_replaced_by_a_new_one(desk: Desk) -> None:
+    key_id = desk.make()["id"]
+    file = desk.data / "pepper"
+    aside = file.rename(file.with_name("aside"))
+    said = desk.run("create", "--client", "acme", "--tier", "free")
+    assert (said.code, said.out) == (1, "")
+    assert str(file) in said.err
+    assert "restore" in said.err
+    assert not file.exists()
+    aside.rename(file)
+    assert desk.ids() == [key_id]
+
+
 @pytest.mark.parametrize("action", NEEDED)
 def test_no_configuration_file_is_wrong_usage_and_an_invalid_one_a_no(desk: Desk, action: str) -> None:
     desk.config.unlink()

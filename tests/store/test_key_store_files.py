@@ -127,6 +127,26 @@ def test_a_file_that_cannot_be_written(path: Path) -> None:
     store.close()
 
 
+def test_a_file_that_loses_its_name_is_no_longer_asked_whether_it_changed(path: Path) -> None:
+    """`keys revoke` opens what has the name now: what we would answer from is not what anyone changes."""
+    key_id = make(path)
+    store = SqliteKeyStore(path)
+    store.changes(0)
+    aside = path.parent.rename(path.parent.with_name("aside"))
+    with pytest.raises(StoreError, match="moved or replaced") as caught:
+        store.changed()
+    assert str(path) in str(caught.value)
+    assert "Put it back" in str(caught.value)
+    make(path)  # another process, which finds nothing and begins a store
+    with pytest.raises(StoreError, match="moved or replaced"):
+        store.changed()
+    path.parent.rename(path.parent.with_name("other"))
+    aside.rename(path.parent)
+    assert not store.changed()
+    assert store.get(key_id)
+    store.close()
+
+
 def test_a_broken_page(path: Path) -> None:
     make(path)
     size = path.stat().st_size
