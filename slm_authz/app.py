@@ -230,7 +230,7 @@ class Service:
 
     def warnings(self) -> list[str]:
         """What the operator should know."""
-        all_of_them = (self._reload_error, self._restart_due, self.housekeeper.unwired, self._audit_trouble())
+        all_of_them = (self._reload_error, self._restart_due, self.housekeeper.unwired, self.housekeeper.homeless, self._audit_trouble())
         return [text for text in all_of_them if text is not None]
 
     def _audit_trouble(self) -> str | None:
@@ -247,7 +247,12 @@ class Service:
             "store": "ok" if store else "down",
             "audit": self._audit_trouble() or "ok",
             "access_log": self.housekeeper.unwired or "ok",
+            "keys": self.housekeeper.homeless or "ok",
         }
+
+    def homeless(self) -> list[str]:
+        """Tiers that keys name and the configuration does not have."""
+        return Lifecycle(self._viewer, self.directory.pepper, os.urandom).homeless(self._loaded.settings.tiers, now_ms())
 
     def usage(self, query: usage.UsageQuery) -> Any:
         """Rows of `usage`."""

@@ -24,10 +24,20 @@ UNWIRED: Final = (
 )
 
 
+HOMELESS: Final = (
+    "keys name tiers that the configuration does not have ({}): their calls are 403 client_blocked. Put the tier back, or move the keys: "
+    "`slm-authz keys list --tier TIER`, `keys update ID --tier ANOTHER`."
+)
+
+
 class _House(Protocol):
     engine: Engine
     counters: MemoryCounters
     directory: KeyDirectory
+
+    def homeless(self) -> list[str]:
+        """Tiers that keys name and the configuration does not have. Slow where there are many keys."""
+        ...
 
 
 class Housekeeper:
@@ -39,7 +49,9 @@ class Housekeeper:
         self._stop = Event()
         self._thread = Thread(target=self._run, name="slm-authz-housekeeper", daemon=True)
         self._rounds = 0
+        self._tiers_of: str | None = None
         self.unwired: str | None = None
+        self.homeless: str | None = None
 
     def start(self) -> None:
         """Begin."""
@@ -72,6 +84,7 @@ class Housekeeper:
                 house.directory.flush_used()
             except StoreError as error:
                 log.warning("last uses of keys could not be written: %s", error)
+            self._look_at_tiers()
         if self._rounds % 600 == 0:
             house.counters.sweep(lambda key, state: self._idle(key, state, now))
 
@@ -89,6 +102,20 @@ class Housekeeper:
         if unwired and self.unwired is None:
             log.warning("%s", UNWIRED)
         self.unwired = UNWIRED if unwired else None
+
+    def _look_at_tiers(self) -> None:
+        """Once for each configuration; and again while keys have to be moved."""
+        digest = self._house.engine.rules.digest
+        if digest == self._tiers_of and self.homeless is None:
+            return
+        try:
+            gone = self._house.homeless()
+        except StoreError:
+            return  # said elsewhere; asked again
+        text = HOMELESS.format(", ".join(gone)) if gone else None
+        if text is not None and text != self.homeless:
+            log.warning("%s", text)
+        self._tiers_of, self.homeless = digest, text
 
     def _idle(self, key: str, state: rules.State, now: int) -> bool:
         """Whether a counter says nothing any more: its window is over, or nothing is held or owed."""

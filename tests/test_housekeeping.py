@@ -6,10 +6,14 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
+import msgspec
 import pytest
 
+from slm_authz.errors import StoreError
 from slm_authz.housekeeping import UNWIRED, Housekeeper
+from slm_authz.reason import Reason
 from tests.engine.house import House
 
 CONFIG = """
@@ -67,6 +71,44 @@ def test_lapses_do_not_hide_that_nobody_reports(house: Any) -> None:
     house.end(house.ask(house.request(BODY, key=house.key("acme"))), kind="periodic")
     rounds(keeper, 10)
     assert keeper.unwired is None
+
+
+def told_of_tiers(house: Any, keeper: Housekeeper) -> str | None:
+    """What is said ten seconds later."""
+    rounds(keeper, 100)
+    return keeper.homeless
+
+
+def test_a_tier_that_is_gone_while_keys_name_it(house: Any, caplog: pytest.LogCaptureFixture) -> None:
+    keeper = Housekeeper(house, lambda: house.now)
+    house.key("acme")
+    house.key("brief", tier="gone", expires_in=1000)
+    spent = house.life.create(house.now, client="spent", tier="spent")[0]
+    house.life.revoke([spent.id], house.now)
+    house.life.create(house.now, client="off", tier="off")
+    house.life.disable(house.life.every(client="off")[0].id)
+    said = told_of_tiers(house, keeper)
+    assert said is not None
+    assert "(gone, off)" in said
+    assert [record.message for record in caplog.records] == [said]
+    assert house.ask(house.request(BODY, key=house.key("brief"))).denial.reason == Reason.CLIENT_BLOCKED
+    house.now += 1000  # what has expired has no need of a tier
+    assert "(off)" in (told_of_tiers(house, keeper) or "")
+    house.life.update(house.life.every(client="off")[0].id, {"tier": "free"})
+    assert told_of_tiers(house, keeper) is None
+    house.key("later", tier="later")
+    assert told_of_tiers(house, keeper) is None, "all keys are read once for each configuration: the command line knows the tiers"
+    house.engine.rules = msgspec.structs.replace(house.engine.rules, digest="another")
+    assert "(later)" in (told_of_tiers(house, keeper) or "")
+
+
+def test_a_key_store_that_does_not_answer_is_asked_again(house: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    keeper = Housekeeper(house, lambda: house.now)
+    house.key("brief", tier="gone")
+    with monkeypatch.context() as patched:
+        patched.setattr(house, "homeless", Mock(side_effect=StoreError("down")))
+        assert told_of_tiers(house, keeper) is None
+    assert "(gone)" in (told_of_tiers(house, keeper) or "")
 
 
 def test_idle_counters_are_swept(house: Any) -> None:

@@ -118,6 +118,32 @@ def test_a_reload_takes_a_section_whole_or_not_at_all(service: Service) -> None:
     assert json.loads(get(service, "/readyz")[1])["config"]["restart"] is None
 
 
+def test_keys_of_a_tier_that_is_gone_are_told(service: Service) -> None:
+    make_key(service)
+    assert json.loads(get(service, "/readyz")[1])["keys"] == "ok"
+    service._loaded.path.write_text(CONFIG.replace("free: {models", "renamed: {models") % 3)
+    assert service.reload()
+    service.housekeeper._look_at_tiers()  # ten seconds later
+    status, body = get(service, "/readyz")
+    assert status == 200
+    assert "does not have (free)" in json.loads(body)["keys"]
+    assert json.loads(body)["keys"] in service.warnings()
+
+
+def test_a_key_file_that_is_moved_serves_known_keys_and_says_that_it_is_down(service: Service, tmp_path: Path) -> None:
+    key = make_key(service)
+    assert check(service, key).status.code == 0
+    file = tmp_path / "var" / "slm-authz.db"
+    aside = file.rename(file.with_name("aside.db"))
+    assert check(service, key).status.code == 0
+    status, body = get(service, "/readyz")
+    assert (status, json.loads(body)["store"]) == (503, "down")
+    assert b"slm_store_up 0.0" in get(service, "/metrics")[1]
+    aside.rename(file)
+    assert check(service, key).denied_response.status.code == 429
+    assert get(service, "/readyz")[0] == 200
+
+
 def test_a_service_whose_events_nobody_takes_is_not_ready(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(type(service.recorder), "available", property(lambda _: False))
     status, body = get(service, "/readyz")

@@ -6,7 +6,7 @@ The secret leaves once, at creation. A change is in force for every call that ar
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -152,12 +152,18 @@ class Lifecycle:
 
     def every(self, *, client: str | None = None, tenant: str | None = None, tier: str | None = None) -> list[KeyRecord]:
         """All keys that match, in order of id."""
-        found: list[KeyRecord] = []
+        return list(self._each(client=client, tenant=tenant, tier=tier))
+
+    def _each(self, *, client: str | None = None, tenant: str | None = None, tier: str | None = None) -> Iterator[KeyRecord]:
         after = ""
         while page := self._store.select(client=client, tenant=tenant, tier=tier, after=after):
-            found.extend(page)
+            yield from page
             after = page[-1].id
-        return found
+
+    def homeless(self, tiers: Container[str], now: int) -> list[str]:
+        """Tiers that are not among these, and that keys which could be used name: their calls are 403 `client_blocked`."""
+        gone = sorted(tier for tier in self._store.tiers() if tier not in tiers)
+        return [tier for tier in gone if any(record.state(now) in ("active", "disabled") for record in self._each(tier=tier))]
 
 
 def unknown(key_id: str) -> NotFound:

@@ -49,6 +49,10 @@ class KeyStore(Protocol):
         """Note when keys were last used (id, Unix ms), keeping the latest; no change that others must read."""
         ...
 
+    def tiers(self) -> frozenset[str]:
+        """Names of the tiers that records name. Reads all of them: not for every call."""
+        ...
+
     def peppers(self) -> frozenset[str]:
         """Names of the peppers that records name."""
         ...

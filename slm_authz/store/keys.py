@@ -205,6 +205,12 @@ class SqliteKeyStore:
             connection.executemany(_USED, seen)
 
     @_mapped
+    def tiers(self) -> frozenset[str]:
+        """Names of the tiers of all keys."""
+        with self._reading:
+            return frozenset(row[0] for row in self._reader.execute("SELECT DISTINCT tier FROM keys"))
+
+    @_mapped
     def peppers(self) -> frozenset[str]:
         """Names of the peppers of all secrets."""
         with self._reading:

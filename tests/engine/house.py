@@ -64,6 +64,9 @@ class House:
         self._calls = itertools.count(1)
         self._keys: dict[str, str] = {}
 
+    def homeless(self) -> list[str]:
+        return self.life.homeless(self.loaded.settings.tiers, self.now)
+
     def key(self, client: str, **more: Any) -> str:
         """A key of that client, made once."""
         if client not in self._keys:
