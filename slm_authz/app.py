@@ -18,8 +18,9 @@ from slm_authz import __version__
 from slm_authz.admin import api, health
 from slm_authz.admin.server import HttpServer, Site
 from slm_authz.admin.token import FILE_NAME, given
-from slm_authz.audit import metrics
+from slm_authz.audit import exposition
 from slm_authz.audit.file_sink import FileSink
+from slm_authz.audit.metrics import Metrics
 from slm_authz.audit.recorder import Recorder
 from slm_authz.audit.sink import AuditSink
 from slm_authz.audit.summary import SummaryGate
@@ -82,9 +83,7 @@ class Service:
         self.signer = Signer(pepper.derive(b"hold"))
         journal = FileJournal(base.with_suffix(".journal"), base.with_suffix(".counters.db"))
         self.counters = MemoryCounters(self.signer, Calendar(settings.time_zone), settings.metering.lease, journal)
-        self.metrics = metrics.Metrics(
-            {"holds_outstanding": lambda: self.counters.outstanding, "store_up": lambda: float(self._store_up())}
-        )
+        self.metrics = Metrics({"holds_outstanding": lambda: self.counters.outstanding, "store_up": lambda: float(self._store_up())})
         self.engine = Engine(
             build_rules(self._loaded, self.directory),
             self.counters,
@@ -117,7 +116,11 @@ class Service:
                     settings.listen.admin,
                     api.create_app(token, settings.listen.admin_hosts, self.usage, self.warnings, __version__),
                 ),
-                _site("health", settings.listen.health, health.create_app(self.readiness, self.metrics.render, metrics.CONTENT_TYPE)),
+                _site(
+                    "health",
+                    settings.listen.health,
+                    health.create_app(self.readiness, lambda: exposition.render(self.metrics), exposition.CONTENT_TYPE),
+                ),
             ]
         )
         self._watch = Watch((self._loaded.path, *self._loaded.files))

@@ -13,6 +13,8 @@ from prometheus_client.registry import Collector
 
 from slm_authz.audit.metrics import BOUNDS, Metrics
 
+CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
+"""Of `render`: the Prometheus text format, which names like ours have had from the beginning."""
 _GAUGES: Final = {
     "holds_outstanding": ("Admitted calls whose end is not known yet", 0.0),
     "store_up": ("1 while keys and counters can be read and written", 1.0),

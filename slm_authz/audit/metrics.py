@@ -12,8 +12,6 @@ from collections.abc import Callable, Iterable, Mapping
 from threading import Lock
 from typing import Final
 
-CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
-"""Of `render`: the Prometheus text format, which names like ours have had from the beginning."""
 BOUNDS: Final = (0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0)
 """Upper bounds of the histogram's buckets, in seconds; one more bucket takes the rest."""
 _DETAIL: Final = re.compile(r"[a-z0-9_.]{1,64}")
@@ -94,9 +92,3 @@ class Metrics:
         """Audit events that were lost."""
         with self._lock:
             self.dropped_total += count
-
-    def render(self) -> bytes:
-        """The text exposition, of type `CONTENT_TYPE`."""
-        from slm_authz.audit.exposition import render  # prometheus_client is loaded by the first scrape, not by the engine
-
-        return render(self)

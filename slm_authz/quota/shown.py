@@ -117,8 +117,9 @@ def reason_of(refusal: Refusal) -> Reason:
 def _amount(limit: Limit, amount: int, currency: str) -> str:
     if limit.kind == COST:
         return f"{format_money(amount)} {currency}"
-    word = "calls at once" if limit.kind == CONCURRENT else KINDS[limit.kind]
-    return f"{amount} {word}"
+    plural = "calls" if limit.kind == CONCURRENT else KINDS[limit.kind]
+    word = plural.removesuffix("s") if amount == 1 else plural
+    return f"{amount} {word} at once" if limit.kind == CONCURRENT else f"{amount} {word}"
 
 
 def _size(limit: Limit, currency: str) -> str:
@@ -142,7 +143,7 @@ def deny(refusal: Refusal, bound: Bound, price: Price | None, currency: str, jit
         message = f"The model is at capacity (limit {limit.name}). Retry in {seconds} s."
     elif limit.kind == CONCURRENT:
         message = (
-            f"Limit {limit.name} of {_size(limit, currency)} is reached: {refusal.held} are running. "
+            f"Limit {limit.name} of {_size(limit, currency)} is reached: {refusal.held} {'is' if refusal.held == 1 else 'are'} running. "
             f"Wait for one to end, then retry; {seconds} s is a good guess."
         )
     else:

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from slm_authz.admin.health import create_app
-from slm_authz.audit.metrics import CONTENT_TYPE, Metrics
+from slm_authz.audit.exposition import CONTENT_TYPE, render
+from slm_authz.audit.metrics import Metrics
 
 STATE = {"ready": True, "config": {"digest": "abc", "error": None}, "store": "ok"}
 
@@ -25,7 +26,7 @@ def test_ready_and_not_ready(ask: Any) -> None:
 
 @pytest.mark.parametrize("path", ["/healthz", "/readyz", "/metrics"])
 def test_head_is_answered_and_nothing_writes(ask: Any, path: str) -> None:
-    app = create_app(lambda: STATE, Metrics().render, CONTENT_TYPE)
+    app = create_app(lambda: STATE, lambda: render(Metrics()), CONTENT_TYPE)
     head = ask(app, path, method="HEAD")
     assert head.status == 200
     assert head.body == b"" or head.headers["content-length"]
@@ -44,7 +45,7 @@ def test_nothing_else_is_there(ask: Any, path: str) -> None:
 
 
 def test_metrics_have_the_content_type_of_the_text_format(ask: Any) -> None:
-    answer = ask(create_app(lambda: STATE, Metrics().render, CONTENT_TYPE), "/metrics")
+    answer = ask(create_app(lambda: STATE, lambda: render(Metrics()), CONTENT_TYPE), "/metrics")
     assert answer.headers["content-type"] == CONTENT_TYPE
     assert b"slm_store_up 1.0" in answer.body
 

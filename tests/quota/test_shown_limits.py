@@ -33,6 +33,11 @@ LARGEST: Final = 999_999_999_999_999
 """The largest integer of structured fields (RFC 9651, 3.3.1)."""
 
 
+def counted(amount: int, plural: str) -> str:
+    """As a person says it: 1 token, 2 tokens."""
+    return f"{amount} {plural[:-1] if amount == 1 else plural}"
+
+
 def limit_of(scope: str = "free", *, model: str | None = None, **spec: Any) -> Limit:
     return compile_limit(LimitSpec.model_validate(spec), scope, 0, model=model, on_outage="deny")
 
@@ -457,7 +462,7 @@ def test_gcras_wait_is_the_formulas_in_whole_seconds(rate: int, burst: int, per:
     assert denial.retry_after == max(1, -(-millis // SECOND))
     assert denial.should_retry == (denial.retry_after <= 60)
     assert f"{burst} at once" in denial.message
-    assert f"{debt} tokens used, 0 tokens held" in denial.message
+    assert f"{counted(debt, 'tokens')} used, 0 tokens held" in denial.message
 
 
 @pytest.mark.parametrize(
@@ -544,6 +549,16 @@ def test_a_retry_is_never_told_too_early_and_jitter_is_up_to_a_second(wait_ms: i
             {"amount": 1, "held": 2, "wait_ms": 1_000, "settles": True},
             ["free.concurrent.client", "2 calls at once", "2 are running", "1 s"],
         ),
+        (
+            {"concurrent": 1},
+            {"amount": 1, "held": 1, "wait_ms": 1_000, "settles": True},
+            ["1 call at once", "1 is running"],
+        ),
+        (
+            {"requests": 1, "per": "hour"},
+            {"amount": 1, "used": 1, "wait_ms": 1_000, "reset_ms": 1_000},
+            ["of 1 request per hour", "1 request used", "0 requests held", "1 request needed"],
+        ),
     ],
 )
 def test_a_refusal_names_the_limit_its_size_what_is_used_and_when_it_resets(
@@ -575,10 +590,10 @@ def test_every_figure_of_a_refusal_is_in_its_words(
     limit = limit_of(**spec)
     denial = denied(refusal_of(limit, amount=amount, used=used, held=held, reset_ms=reset_ms, wait_ms=wait_ms))
     for part in (
-        f"Limit {limit.name} of {size} {kind} per {per}",
-        f"{used} {kind} used",
-        f"{held} {kind} held",
-        f"{amount} {kind} needed",
+        f"Limit {limit.name} of {counted(size, kind)} per {per}",
+        f"{counted(used, kind)} used",
+        f"{counted(held, kind)} held",
+        f"{counted(amount, kind)} needed",
         f"resets in {openai_duration(-(-reset_ms // SECOND))}.",
         f"Retry in {denial.retry_after} s.",
     ):
