@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from slm_authz.identity.principal import Principal
 from slm_authz.policy.table import Table
@@ -17,6 +18,10 @@ from slm_authz.quota.window import Calendar
 from slm_authz.settings.schema import Settings
 from slm_authz.store.journal import FileJournal
 from slm_authz.store.memory import MemoryCounters
+
+# No example fails for the time that it took; whatever else hypothesis finds fit for where it runs stays.
+settings.register_profile("untimed", settings(deadline=None, suppress_health_check=[HealthCheck.too_slow]))
+settings.load_profile("untimed")
 
 NOON = 1_700_049_600_000
 """2023-11-15T12:00:00Z, a Wednesday, in Unix milliseconds."""

@@ -116,14 +116,14 @@ def test_a_token_that_lets_everybody_in_or_nobody_is_no_token(token: str) -> Non
         create_app(token, ["localhost"], lambda query: [], list, "1")
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.text(st.characters(max_codepoint=255), max_size=60), st.text(st.characters(max_codepoint=255), max_size=60))
 def test_no_host_or_origin_makes_the_guard_fail(ask: Any, host: str, origin: str) -> None:
     answer = ask(APP, headers=[("host", host), ("origin", origin), GOOD])
     assert answer.status == 403
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.text(st.characters(max_codepoint=255), max_size=80))
 def test_no_guess_is_a_token(ask: Any, guess: str) -> None:
     if guess.strip().partition(" ")[2].strip() != TOKEN:

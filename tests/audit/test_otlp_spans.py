@@ -160,7 +160,7 @@ VALUES = st.one_of(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.dictionaries(st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=10), VALUES, max_size=6), st.integers(0, 2**63)
 )

@@ -195,7 +195,7 @@ def _no_corrupt(path: Path) -> None:
     pytest.fail(f"a corrupt line in {path}")
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.lists(st.tuples(st.integers(1, 40), st.booleans(), st.integers(0, 30)), max_size=8))
 def test_crashes_between_write_and_acknowledgement_write_every_decision_exactly_once(
     made: Any, tmp_path_factory: pytest.TempPathFactory, runs: list[tuple[int, bool, int]]

@@ -65,7 +65,7 @@ def test_our_own_failures_are_errors_in_the_summary_too() -> None:
     assert (facts.outcome, facts.status, facts.source) == ("error", 503, "")
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(CALLS, st.integers(1, 4), st.booleans())
 def test_every_refused_call_is_an_event_or_counted_in_one_summary(calls: list[tuple[str, str, int, int]], bound: int, lazy: bool) -> None:
     """With few networks told apart, with a clock that jumps, collected often or at the end."""

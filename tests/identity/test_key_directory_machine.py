@@ -123,5 +123,5 @@ class Keys(RuleBasedStateMachine):
         self.folder.cleanup()
 
 
-Keys.TestCase.settings = settings(max_examples=15, stateful_step_count=20, deadline=None, suppress_health_check=list(HealthCheck))
+Keys.TestCase.settings = settings(max_examples=15, stateful_step_count=20, suppress_health_check=list(HealthCheck))
 TestKeys = Keys.TestCase

@@ -320,7 +320,7 @@ GAPS = st.sampled_from(["", " ", "\n", "\t ", " // a comment\n", "// 'quoted\n"]
 
 
 @given(st.sampled_from(sorted(VARIABLES)), GAPS, GAPS, GAPS)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_every_variable_is_found_however_it_is_laid_out(name: str, before: str, after: str, end: str) -> None:
     laid_out = f"{before}.{after}".join(name.split(".")) + end
     assert verdict(f"{laid_out} == {laid_out}") is True
@@ -330,21 +330,21 @@ WORDS = st.text("abé\0\"'\\\n💥", max_size=8)
 
 
 @given(WORDS, WORDS)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_strings_are_compared_whole_or_not_at_all(model: str, other: str) -> None:
     answer = verdict("request.model == request.host", model=model, host=other)
     assert answer == (None if "\0" in model + other else model == other)
 
 
 @given(st.integers(-(2**64), 2**64))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_numbers_are_compared_exactly_or_not_at_all(number: int) -> None:
     answer = verdict("request.max_output_tokens > 2048", max_output_tokens=number)
     assert answer == (number > 2048 if -(2**63) <= number < 2**63 else None)
 
 
 @given(st.text(max_size=60))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_no_text_makes_the_compiler_or_the_judge_fail(when: str) -> None:
     one = Policy.model_construct(name="p", when=when, deny=PolicyDeny(), mode="enforce")
     if not problems([one]):

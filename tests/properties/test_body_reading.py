@@ -74,7 +74,7 @@ def written(value: Any, choices: st.DataObject) -> str:
     return spelled(value, choices) if isinstance(value, str) else json.dumps(value)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(members=st.lists(st.tuples(NAMES, PAIRS), max_size=5), choices=st.data())
 def test_a_document_is_accepted_exactly_if_every_member_is_there_once(members: list[tuple[str, Any]], choices: st.DataObject) -> None:
     body = written(tuple(members), choices).encode()
@@ -92,7 +92,7 @@ SEEDS = [
 ]
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(
     seed=st.sampled_from(SEEDS),
     cuts=st.lists(
@@ -124,7 +124,7 @@ def test_broken_bodies_are_never_accepted(seed: bytes, cuts: list[tuple[int, int
             assert answer.stream is (answer.generates and expected.get("stream") is True)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(body=st.binary(max_size=60))
 def test_any_bytes_are_answered(body: bytes) -> None:
     document = decode(body)
@@ -138,7 +138,7 @@ MEMBERS = st.sampled_from(
 )  # fmt: skip
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(members=st.dictionaries(MEMBERS, VALUES, max_size=6))
 def test_no_shape_of_a_member_is_an_exception(members: dict[str, Any]) -> None:
     body = json.dumps({"model": "m", "messages": [{"role": "user", "content": "x"}], "input": "x"} | members).encode()
@@ -170,7 +170,7 @@ def _texts(value: Any) -> int:
     return sum(map(_texts, (part["text"] for part in value))) if isinstance(value, list) else 0
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(messages=MESSAGES)
 def test_no_byte_of_text_is_free(messages: list[dict[str, Any]]) -> None:
     answer = read_chat(json.dumps({"model": "m", "messages": messages}, ensure_ascii=False).encode())

@@ -210,5 +210,5 @@ class Interleavings(RuleBasedStateMachine):
                 assert "decision" in events
 
 
-Interleavings.TestCase.settings = settings(max_examples=40, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck))
+Interleavings.TestCase.settings = settings(max_examples=40, stateful_step_count=40, suppress_health_check=list(HealthCheck))
 TestInterleavings = Interleavings.TestCase

@@ -601,7 +601,5 @@ def _rule(scope: str, limit: dict[str, Any], place: int, *, of_model: bool) -> R
     return Rule(name, kind, size, period, by, models, place, gcra, limit.get("burst", 0))
 
 
-CountersAgainstReference.TestCase.settings = settings(
-    max_examples=120, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
-)
+CountersAgainstReference.TestCase.settings = settings(max_examples=120, stateful_step_count=40, suppress_health_check=list(HealthCheck))
 TestCountersAgainstReference = CountersAgainstReference.TestCase

@@ -19,7 +19,7 @@ PIECES = st.sampled_from(
 TARGETS = st.lists(PIECES, max_size=10).map(lambda pieces: "/" + "".join(pieces)) | st.text(max_size=20)
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(TARGETS)
 def test_what_is_read_is_final(target: str) -> None:
     judged = judge(target)
@@ -38,7 +38,7 @@ def test_what_is_read_is_final(target: str) -> None:
     assert judge(quote(path, safe="/!$&'()*+,:=@~")) == Target(path, "")
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.lists(st.sampled_from(["a", "b", ".", "..", ""]), min_size=1, max_size=8), st.data())
 def test_encoding_a_plain_path_changes_nothing(segments: list[str], data: st.DataObject) -> None:
     plain = "/" + "/".join(segments)

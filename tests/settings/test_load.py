@@ -270,7 +270,7 @@ def mutated(value: Any, path: tuple[Any, ...], replacement: Any) -> Any:
     st.sampled_from([place for place in places(ROOT) if len(place) > 1]),
     VALUES,
 )
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_whatever_stands_in_the_file_is_served_or_refused_with_reasons(tmp_path: Path, first: Any, one: Any, second: Any, two: Any) -> None:
     document = mutated(ROOT, first, one)
     if second[: len(first)] != first:
@@ -289,7 +289,7 @@ def test_whatever_stands_in_the_file_is_served_or_refused_with_reasons(tmp_path:
 
 
 @given(VALUES)
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_a_file_of_anything_is_refused(tmp_path: Path, document: Any) -> None:
     with pytest.raises(ConfigError):
         load(written(tmp_path, yaml.safe_dump(document, allow_unicode=True)), {}, Plugins())

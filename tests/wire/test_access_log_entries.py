@@ -187,7 +187,7 @@ def test_an_entry_that_fails_does_not_take_its_neighbours(monkeypatch: pytest.Mo
 good = message(entry(usage={"input_tokens": 1, "output_tokens": 2}))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     st.one_of(
         st.binary(max_size=60),

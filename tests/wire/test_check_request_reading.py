@@ -53,7 +53,7 @@ def test_a_unix_peer_has_no_address() -> None:
     assert read(message).peer == ""
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.lists(st.tuples(st.sampled_from(["a", "B", "authorization", "X-SLM-Client", "x_slm-tier"]), st.text(max_size=5)), max_size=6),
     st.text(max_size=20),
@@ -108,7 +108,7 @@ def test_an_empty_call_is_malformed() -> None:
 whole = request(headers={"a": "b"}, raw_body=b"{}").SerializeToString()
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     st.one_of(
         st.binary(max_size=80),

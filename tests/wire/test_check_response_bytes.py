@@ -148,7 +148,7 @@ decisions = st.builds(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(decisions)
 def test_an_allow_is_what_protobuf_would_have_written(decision: Decision) -> None:
     reference = reference_allow(decision)
@@ -169,7 +169,7 @@ def test_lengths_around_every_varint_boundary(where: str, size: int) -> None:
     assert same(encode(decision), reference_allow(decision))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     decisions,
     st.builds(
