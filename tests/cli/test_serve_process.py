@@ -6,9 +6,8 @@ import json
 import signal
 import subprocess
 import sys
-import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from urllib.error import HTTPError
 import pytest
 
 from slm_authz.local.stack import free_port
+from tests.patience import eventually
 
 CONFIG = """
 version: 1
@@ -52,18 +52,11 @@ class Served:
             return 0, {}
 
 
-def until(what: Callable[[], bool], seconds: float = 20) -> None:
-    deadline = time.monotonic() + seconds
-    while not what():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
 @contextmanager
 def served(directory: Path, transport: str = "auto", drain: str = "0s") -> Iterator[Served]:
     one = Served(directory, transport, drain)
     try:
-        until(lambda: one.ready()[0] == 200)
+        assert eventually(lambda: one.ready()[0] == 200)
         yield one
     finally:
         one.process.kill()
@@ -75,7 +68,7 @@ def served(directory: Path, transport: str = "auto", drain: str = "0s") -> Itera
 def test_it_drains_and_ends_in_order(tmp_path: Path, number: signal.Signals, transport: str) -> None:
     with served(tmp_path, transport, "1s") as one:
         one.process.send_signal(number)
-        until(lambda: one.ready()[0] == 503)
+        assert eventually(lambda: one.ready()[0] == 503)
         assert one.process.poll() is None, "calls are still taken"
         assert one.process.wait(20) == 0
     assert "Traceback" not in one.log.read_text()
@@ -88,19 +81,19 @@ def test_a_changed_file_is_taken_over_by_itself_and_when_asked(tmp_path: Path, a
         one.write(6)
         if asked:
             one.process.send_signal(signal.SIGHUP)
-        until(lambda: one.ready()[1]["config"]["digest"] != before)
+        assert eventually(lambda: one.ready()[1]["config"]["digest"] != before)
         one.write("many")
-        until(lambda: one.ready()[1]["config"]["error"] is not None)
+        assert eventually(lambda: one.ready()[1]["config"]["error"] is not None)
         one.write(5)
-        until(lambda: one.ready()[1]["config"] == {"digest": before, "error": None, "restart": None})
+        assert eventually(lambda: one.ready()[1]["config"] == {"digest": before, "error": None, "restart": None})
 
 
 def test_a_hangup_before_it_serves_ends_nothing(tmp_path: Path) -> None:
     one = Served(tmp_path, "auto", "0s")
     try:
-        until(lambda: "SIGHUP ignored" in _signals(one.process.pid) or one.ready()[0] == 200)
+        assert eventually(lambda: "SIGHUP ignored" in _signals(one.process.pid) or one.ready()[0] == 200)
         one.process.send_signal(signal.SIGHUP)
-        until(lambda: one.ready()[0] == 200)
+        assert eventually(lambda: one.ready()[0] == 200)
         assert one.process.poll() is None
     finally:
         one.process.kill()

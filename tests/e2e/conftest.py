@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +48,8 @@ class Edge:
     def requests(self) -> list[dict[str, Any]]:
         """What the upstream logged."""
         log = self.gateway.upstream_log
-        return [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
+        lines = log.read_text().splitlines(keepends=True) if log.exists() else []
+        return [json.loads(line) for line in lines if line.endswith("\n")]
 
     def events(self, client: str) -> list[dict[str, Any]]:
         events: list[dict[str, Any]] = self.gateway.cli("audit", "query", "--client", client)
@@ -58,15 +58,6 @@ class Edge:
     def usage(self, client: str) -> dict[str, dict[str, Any]]:
         rows: list[dict[str, Any]] = self.gateway.cli("usage", "--client", client)["data"]
         return {row["kind"]: row for row in rows}
-
-    def eventually(self, what: Callable[[], bool], seconds: float = 10) -> bool:
-        """Poll for something that other processes bring about."""
-        deadline = time.monotonic() + seconds
-        while not what():
-            if time.monotonic() > deadline:
-                return False
-            time.sleep(0.05)
-        return True
 
 
 def run_edge(directory: Path, bound: str) -> Edge:

@@ -16,6 +16,7 @@ import pytest
 from slm_authz.local.stack import answers
 from slm_authz.settings.load import load
 from tests.e2e.conftest import run_edge
+from tests.patience import eventually
 
 pytestmark = [pytest.mark.envoy, pytest.mark.slow]
 
@@ -48,7 +49,7 @@ class Load:
     def goes_on(self, edge: Any) -> bool:
         """Thirty more calls are allowed."""
         enough = len(self.allowed) + 30
-        return bool(edge.eventually(lambda: len(self.allowed) > enough, 20))
+        return eventually(lambda: len(self.allowed) > enough)
 
     def stop(self) -> None:
         self._stop.set()
@@ -73,7 +74,7 @@ def test_killed_again_and_again(tmp_path: Path) -> None:
         assert load_.goes_on(edge)
         load_.stop()
         assert set(load_.statuses) <= {200, 503}
-        assert edge.eventually(lambda: edge.usage("survivor")["concurrent"]["held"] <= _lost(edge, load_), 10)
+        assert eventually(lambda: edge.usage("survivor")["concurrent"]["held"] <= _lost(edge, load_))
         events = edge.events("survivor")
         assert max(Counter((event["event"], event["decision_id"]) for event in events).values()) == 1
         usage = edge.usage("survivor")["tokens"]

@@ -11,8 +11,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ import pytest
 
 from slm_authz.local.demo import Answer, Demo, Step
 from slm_authz.local.stack import Stack, answers, free_port
+from tests.patience import eventually
 
 pytestmark = pytest.mark.envoy
 
@@ -75,15 +75,6 @@ def ask(stack: dict[str, Any], **more: Any) -> httpx2.Response:
 def processes_of(marker: str) -> list[str]:
     listed = subprocess.run(["ps", "-ww", "-eo", "stat=,args="], capture_output=True, text=True, check=True).stdout.splitlines()
     return [line for line in listed if marker in line and not line.startswith("Z")]
-
-
-def eventually(what: Callable[[], bool], seconds: float = 20) -> bool:
-    deadline = time.monotonic() + seconds
-    while not what():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.05)
-    return True
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])

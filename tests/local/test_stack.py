@@ -7,8 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,6 +17,7 @@ from hypothesis import strategies as st
 from slm_authz.errors import DependencyError, PortTaken
 from slm_authz.local.janitor import groups_left
 from slm_authz.local.stack import Stack, answers, require_free, speaks_http
+from tests.patience import eventually
 
 SLEEPER = [sys.executable, "-c", "import time; print('up', flush=True); time.sleep(60)"]
 STUBBORN = [
@@ -39,15 +39,6 @@ def alive(pid: int) -> bool:
     """Whether a process runs; one that has ended and that nobody waits for does not."""
     state = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True, check=False).stdout.strip()
     return state != "" and not state.startswith("Z")
-
-
-def eventually(what: Callable[[], bool], seconds: float = 10) -> bool:
-    deadline = time.monotonic() + seconds
-    while not what():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.01)
-    return True
 
 
 def test_children_are_started_in_groups_of_their_own_and_stopped(stack: Stack) -> None:

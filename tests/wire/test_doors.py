@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import stat
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal
@@ -20,6 +20,7 @@ from slm_authz.reason import Denial
 from slm_authz.wire.check_response import LAST_RESORT
 from slm_authz.wire.seam import CHECK
 from slm_authz.wire.server import SLACK, Server
+from tests.patience import eventually
 
 MAX_BODY = 4096
 ALS = "/envoy.service.accesslog.v3.AccessLogService/StreamAccessLogs"
@@ -27,16 +28,6 @@ HEALTH = "/grpc.health.v1.Health/"
 SECRET = "Bearer sk-secret"
 SERVING, NOT_SERVING = b"\x08\x01", b"\x08\x02"
 Transport = Literal["native", "grpcio"]
-
-
-def until(condition: Callable[[], object]) -> None:
-    """Another thread will make it true; fails after five seconds."""
-    clock = threading.Event()
-    for _ in range(500):
-        if condition():
-            return
-        clock.wait(0.01)
-    pytest.fail("it did not happen")
 
 
 def call_of(path: str, size: int = 0) -> bytes:
@@ -173,7 +164,7 @@ def test_an_unknown_method_is_unimplemented(house: House, method: str) -> None:
 
 def test_a_settlement_lets_a_waiting_call_through(house: House) -> None:
     waiting = house.check.future(call_of("/park-1"), timeout=10)
-    until(lambda: house.corridor.waiting)
+    assert eventually(lambda: house.corridor.waiting)
     house.method(ALS, "stream_unary")(iter([log_of("h1", "h2"), b"\xff", log_of("free")]), timeout=10)
     assert external_auth_pb2.CheckResponse.FromString(waiting.result()).status.code == 0
     assert house.corridor.settled == ["h1", "h2", "free"]
@@ -182,16 +173,16 @@ def test_a_settlement_lets_a_waiting_call_through(house: House) -> None:
 
 def test_the_loop_itself_lets_a_waiting_call_through(house: House) -> None:
     waiting = house.check.future(call_of("/park-1"), timeout=10)
-    until(lambda: house.corridor.waiting)
+    assert eventually(lambda: house.corridor.waiting)
     house.corridor.freed = True
     assert external_auth_pb2.CheckResponse.FromString(waiting.result()).status.code == 0
 
 
 def test_a_waiting_call_that_is_cancelled_is_taken_out(house: House) -> None:
     waiting = house.check.future(call_of("/park-1"), timeout=10)
-    until(lambda: house.corridor.waiting)
+    assert eventually(lambda: house.corridor.waiting)
     waiting.cancel()
-    until(lambda: house.corridor.cancelled)
+    assert eventually(lambda: house.corridor.cancelled)
     assert house.corridor.waiting == 0
 
 
@@ -199,7 +190,7 @@ def test_a_waiting_call_whose_time_is_up_is_taken_out(house: House) -> None:
     with pytest.raises(grpc.RpcError) as caught:
         house.check(call_of("/park-1"), timeout=0.2)
     assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
-    until(lambda: house.corridor.cancelled)
+    assert eventually(lambda: house.corridor.cancelled)
 
 
 # -- health
@@ -258,15 +249,15 @@ def test_draining_loses_no_call_and_ends_streams_in_order(house: House) -> None:
                 outcomes.append(error.code())
 
     stream = house.method(ALS, "stream_unary").future(messages(), timeout=20)
-    until(lambda: house.corridor.settled)
+    assert eventually(lambda: house.corridor.settled)
     waiting = house.check.future(call_of("/park-1"), timeout=20)
-    until(lambda: house.corridor.waiting)
+    assert eventually(lambda: house.corridor.waiting)
     with ThreadPoolExecutor(4) as pool:
         for _ in range(3):
             pool.submit(callers)
         drained = pool.submit(house.server.drain, 0.3, 0.1)
         check = house.method(HEALTH + "Check")
-        until(lambda: check(b"", timeout=10) == NOT_SERVING)
+        assert eventually(lambda: check(b"", timeout=10) == NOT_SERVING)
         assert house.ask("/a").status.code == 0, "calls are still taken"
         late.set()
         drained.result(20)
@@ -280,7 +271,7 @@ def test_draining_loses_no_call_and_ends_streams_in_order(house: House) -> None:
 
 def test_draining_waits_for_a_call_that_is_still_parked(house: House) -> None:
     waiting = house.check.future(call_of("/park-1"), timeout=20)
-    until(lambda: house.corridor.waiting)
+    assert eventually(lambda: house.corridor.waiting)
     freed = threading.Timer(0.2, lambda: setattr(house.corridor, "freed", True))
     freed.start()
     house.server.drain(0, 0)
