@@ -39,8 +39,8 @@ def labels(groups: Sequence[Sequence[str]] | None) -> dict[str, str] | None:
     return found
 
 
-def duration(text: str | None) -> int | None:
-    """Milliseconds of `90d`, or of a number of seconds."""
+def duration(flag: str, text: str | None, least: int = 1) -> int | None:
+    """Milliseconds of `90d`, or of a number of seconds; `least` is milliseconds, too."""
     from slm_authz.units import parse_duration
 
     if text is None:
@@ -48,9 +48,9 @@ def duration(text: str | None) -> int | None:
     try:
         millis = parse_duration(int(text) if text.isascii() and text.isdigit() else text)
     except ValueError as error:
-        raise UsageError(f"--expires: {error}.") from None
-    if not 0 < millis <= _LONGEST_MS:
-        raise UsageError("--expires takes a duration of at most 100 years, like 90d.")
+        raise UsageError(f"{flag}: {error}.") from None
+    if not least <= millis <= _LONGEST_MS:
+        raise UsageError(f"{flag} takes a duration of at most 100 years, like 90d.")
     return millis
 
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
+from slm_authz.cli import key_output
 from slm_authz.cli.main import add_common, config_path
 
-HELP = "Create, list, show, change, verify, disable, enable and revoke API keys. The running service obeys at once."
+HELP = "Create, list, show, change, verify, disable, enable, rotate and revoke API keys. The running service obeys at once."
 EXAMPLES = """\
   slm-authz keys create --client acme --tier free --expires 90d
   slm-authz keys list --client acme
+  slm-authz keys rotate 0123456789AB --grace 24h
   slm-authz keys revoke --client acme --dry-run
 """
 
@@ -23,6 +25,7 @@ _ACTIONS: dict[str, tuple[str, str]] = {
     "verify": ("tell whether a key is valid, and whose it is", "- < key.txt"),
     "disable": ("refuse a key until it is enabled", "0123456789AB"),
     "enable": ("accept a disabled key again", "0123456789AB"),
+    "rotate": ("give a key a new secret; it is printed this once", "0123456789AB --grace 24h"),
     "revoke": ("refuse keys for good", "--client acme --dry-run"),
 }
 
@@ -39,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         add_common(subs[name])
     for name in ("create", "update"):
         _describe(subs[name], creating=name == "create")
-    for name in ("show", "update", "disable", "enable"):
+    for name in ("show", "update", "disable", "enable", "rotate"):
         subs[name].add_argument("id", metavar="ID", help="the key's id")
     subs["verify"].add_argument(
         "key", metavar="KEY", nargs="?", default="-", help="better left out or -: then it is read from standard input"
@@ -47,6 +50,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for name in ("client", "tenant", "tier"):
         subs["list"].add_argument(f"--{name}", metavar=name[0].upper(), help=f"only keys of this {name}")
     subs["list"].add_argument("--state", choices=("active", "disabled", "expired", "revoked"), help="only keys that are so now")
+    subs["rotate"].add_argument(
+        "--grace", metavar="24h", default="24h", help="how long the secrets before it serve on (default: 24h); 0s refuses them at once"
+    )
     subs["revoke"].add_argument("ids", metavar="ID", nargs="*", help="the keys' ids; all are revoked or none")
     subs["revoke"].add_argument("--client", metavar="C", help="all keys of a client")
     subs["revoke"].add_argument("--tenant", metavar="T", help="only of the client of that name in this tenant")
@@ -98,17 +104,12 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _create(args: argparse.Namespace, life: Any, settings: Any, now: int) -> int:
-    import sys
-
     from slm_authz.cli import key_options as options
-    from slm_authz.cli.streams import Unwritten
-    from slm_authz.errors import DependencyError
 
-    if sys.stdout is None:
-        raise DependencyError("Standard output is closed: nobody would see the key.", "No key was made.")
+    key_output.require_reader()
     record, key = life.create(
         now,
-        expires_in=options.duration(args.expires),
+        expires_in=options.duration("--expires", args.expires),
         tier=options.tier(settings, args.tier),
         models=options.models(settings, args.models),
         client=args.client,
@@ -119,41 +120,22 @@ def _create(args: argparse.Namespace, life: Any, settings: Any, now: int) -> int
         allow_ip=options.flat(args.allow_ip) or (),
         labels=options.labels(args.label) or {},
     )
-    try:
-        _tell(args, record, key, now)
-        sys.stdout.flush()
-    except Unwritten as lost:  # whatever the reason: a key that nobody knows must not live on unnoticed
-        fix = f"Revoke it with `slm-authz keys revoke {record.id}`, and create another."
-        raise DependencyError(f"The key {record.id} was made and nobody has seen it: {lost}.", fix) from lost
+    fix = f"Revoke it with `slm-authz keys revoke {record.id}`, and create another."
+    key_output.tell(args, record, key, now, f"The key {record.id} was made and nobody has seen it", fix)
     options.warn_of_useless(settings, record.tier, record.models)
     return 0
 
 
-def _tell(args: argparse.Namespace, record: Any, key: str, now: int) -> None:
-    """A key with its secret, this once."""
-    from slm_authz.cli.output import json_line, paint
+def _rotate(args: argparse.Namespace, life: Any, _: Any, now: int) -> int:
+    import sys
 
-    public = record.public(now)
-    if args.output == "json":
-        json_line({**public, "key": key})
-        return
-    print(paint(key, "bold"))
-    until = f", valid until {public['expires_at']}" if record.expires_at is not None else ""
-    print(f"\nThis is the only time that the key is shown. Id {record.id}, client {record.client}, tier {record.tier}{until}.")
+    from slm_authz.cli.key_options import duration
 
-
-def _shown(args: argparse.Namespace, records: Sequence[Any], now: int, *, many: bool) -> int:
-    from slm_authz.cli.output import json_line, table
-
-    public = [record.public(now) for record in records]
-    if args.output == "json":
-        json_line({"data": public, "next_cursor": None} if many else public[0])
-        return 0
-    if not many:
-        table(("member", "value"), [(name, value) for name, value in public[0].items()])
-        return 0
-    columns = ("id", "client", "tenant", "tier", "name", "env", "state", "created_at", "expires_at", "last_used_at")
-    table(columns, [[item[column] for column in columns] for item in public])
+    key_output.require_reader()
+    record, key = life.rotate(args.id, now, grace=duration("--grace", args.grace, least=0))
+    key_output.tell(args, record, key, now, f"The key {record.id} has a new secret and nobody has seen it", "Rotate it again.")
+    if record.disabled:
+        print(f"slm-authz: the key is disabled: `slm-authz keys enable {record.id}` lets it in", file=sys.stderr)
     return 0
 
 
@@ -163,11 +145,11 @@ def _list(args: argparse.Namespace, life: Any, settings: Any, now: int) -> int:
     records = life.every(client=args.client, tenant=args.tenant, tier=args.tier)
     if args.tier is not None and not records:  # keys may name a tier that the file has no more
         options.tier(settings, args.tier)
-    return _shown(args, [record for record in records if args.state in (None, record.state(now))], now, many=True)
+    return key_output.shown(args, [record for record in records if args.state in (None, record.state(now))], now, many=True)
 
 
 def _show(args: argparse.Namespace, life: Any, _: Any, now: int) -> int:
-    return _shown(args, [life.show(args.id)], now, many=False)
+    return key_output.shown(args, [life.show(args.id)], now, many=False)
 
 
 def _update(args: argparse.Namespace, life: Any, settings: Any, now: int) -> int:
@@ -190,19 +172,19 @@ def _update(args: argparse.Namespace, life: Any, settings: Any, now: int) -> int
     if args.expires == "never":
         changes["expires_at"] = None
     elif args.expires is not None:
-        changes["expires_at"] = now + (options.duration(args.expires) or 0)
+        changes["expires_at"] = now + (options.duration("--expires", args.expires) or 0)
     if not changes:
         raise UsageError("Name what to change: --tier, --models, --name, --label, --allow-ip, --scopes or --expires.")
     record = life.update(args.id, changes)
     if changes.keys() & {"tier", "models"}:
         options.warn_of_useless(settings, record.tier, record.models)
-    return _shown(args, [record], now, many=False)
+    return key_output.shown(args, [record], now, many=False)
 
 
 def _verify(args: argparse.Namespace, life: Any, _: Any, now: int) -> int:
     from slm_authz.cli.key_options import secret
     from slm_authz.cli.output import json_line
-    from slm_authz.identity.record import NOBODY
+    from slm_authz.identity.record import NOBODY, rfc3339
 
     record = life.verify(secret(args.key))
     valid = record is not None and record.state(now) == "active"
@@ -211,16 +193,19 @@ def _verify(args: argparse.Namespace, life: Any, _: Any, now: int) -> int:
     elif record is None:
         print("not valid: this is no key of this store")
     else:
-        print(f"{'valid' if valid else 'not valid'}: {record.state(now)}, id {record.id}, client {record.client}, tier {record.tier}")
+        earlier = f", an earlier secret, which ends {rfc3339(record.ends_at)}" if valid and record.ends_at is not None else ""
+        print(
+            f"{'valid' if valid else 'not valid'}: {record.state(now)}, id {record.id}, client {record.client}, tier {record.tier}{earlier}"
+        )
     return 0 if valid else 1
 
 
 def _disable(args: argparse.Namespace, life: Any, _: Any, now: int) -> int:
-    return _shown(args, [life.disable(args.id)], now, many=False)
+    return key_output.shown(args, [life.disable(args.id)], now, many=False)
 
 
 def _enable(args: argparse.Namespace, life: Any, _: Any, now: int) -> int:
-    return _shown(args, [life.enable(args.id)], now, many=False)
+    return key_output.shown(args, [life.enable(args.id)], now, many=False)
 
 
 def _revoke(args: argparse.Namespace, life: Any, _: Any, now: int) -> int:
@@ -232,7 +217,7 @@ def _revoke(args: argparse.Namespace, life: Any, _: Any, now: int) -> int:
     records = life.revoke(named, now, dry_run=args.dry_run)
     if args.output == "table":
         print(f"{len(records)} {'key' if len(records) == 1 else 'keys'} {'would be ' if args.dry_run else ''}revoked")
-    return _shown(args, records, now, many=True) if records or args.output == "json" else 0
+    return key_output.shown(args, records, now, many=True) if records or args.output == "json" else 0
 
 
 _RUN: dict[str, Callable[[argparse.Namespace, Any, Any, int], int]] = {
@@ -243,5 +228,6 @@ _RUN: dict[str, Callable[[argparse.Namespace, Any, Any, int], int]] = {
     "verify": _verify,
     "disable": _disable,
     "enable": _enable,
+    "rotate": _rotate,
     "revoke": _revoke,
 }

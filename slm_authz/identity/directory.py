@@ -136,7 +136,7 @@ class KeyDirectory:
         if len(self._by_sha) >= _REMEMBERED:
             self._by_sha.clear()
             self._shas.clear()
-        known = _Known(record.id, record.principal(), _BY_STATE.get(record.state(0)), record.expires_at)
+        known = _Known(record.id, record.principal(), _BY_STATE.get(record.state(0)), record.valid_until)
         self._by_sha[sha] = known
         self._shas.setdefault(record.id, []).append(sha)
         return known

@@ -1,6 +1,6 @@
-"""The life of a key: create, show, list, update, verify, disable, enable, revoke. Enters: what a person wants. Leaves: records.
+"""The life of a key: create, show, list, update, verify, disable, enable, rotate, revoke. Enters: what a person wants. Leaves: records.
 
-The secret leaves once, at creation. A change is in force for every call that arrives after the function has returned.
+A secret leaves once, when it is made. A change is in force for every call that arrives after the function has returned.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class Lifecycle:
     ) -> tuple[KeyRecord, str]:
         """A new key: its record and, this once, the key itself. `expires_in` is milliseconds."""
         key_id = key_format.random_text(key_format.ID_LENGTH, self._random_bytes)
-        key = key_format.mint(env, key_id, key_format.random_text(key_format.SECRET_LENGTH, self._random_bytes))
+        key = self._mint(env, key_id)
         record = KeyRecord(
             id=key_id,
             client=visible("--client", client),
@@ -93,6 +93,9 @@ class Lifecycle:
         )
         self._store.insert(record)
         return record, key
+
+    def _mint(self, env: key_format.Env, key_id: str) -> str:
+        return key_format.mint(env, key_id, key_format.random_text(key_format.SECRET_LENGTH, self._random_bytes))
 
     def _digest(self, key: str) -> bytes:
         return self._pepper.digest(hashlib.sha256(key.encode()).digest())
@@ -134,6 +137,29 @@ class Lifecycle:
     def enable(self, key_id: str) -> KeyRecord:
         """Accept the key again. A revoked key stays revoked: SlmAuthzError."""
         return self._change((key_id,), _enabled)[0]
+
+    def rotate(self, key_id: str, now: int, *, grace: int) -> tuple[KeyRecord, str]:
+        """A new secret under the same id, to which limits, usage and audit stay attached: the record and, this once, the key.
+
+        Every secret before it ends `grace` milliseconds from now, or when it would have ended anyway. A key that is disabled stays so.
+        SlmAuthzError: the key is revoked, or has expired, and the new secret would be refused as well.
+        """
+        key = self._mint(self.show(key_id).env, key_id)
+        digest = self._digest(key)
+
+        def rotated(record: KeyRecord) -> KeyRecord:
+            if record.revoked_at is not None:
+                raise SlmAuthzError(f"The key {key_id} is revoked for good.", "Create a new one.")
+            if record.expires_at is not None and record.expires_at <= now:
+                raise SlmAuthzError(
+                    f"The key {key_id} has expired.", f"Give it time first: `slm-authz keys update {key_id} --expires 90d`."
+                )
+            until = now + grace
+            before = (*record.former, (record.version, until))
+            former = tuple((version, min(end, until)) for version, end in before if min(end, until) > now)
+            return msgspec.structs.replace(record, version=record.version + 1, digest=digest, pepper=self._pepper.name, former=former)
+
+        return self._change((key_id,), rotated)[0], key
 
     def revoke(self, key_ids: Sequence[str], now: int, *, dry_run: bool = False) -> list[KeyRecord]:
         """Refuse keys for good, all or none. Those that were not revoked before; with `dry_run` they are only named."""

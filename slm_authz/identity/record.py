@@ -11,6 +11,7 @@ from typing import Any, Final, Literal
 import msgspec
 
 from slm_authz.errors import UsageError
+from slm_authz.identity.key_format import Env
 from slm_authz.identity.principal import Principal
 
 State = Literal["active", "disabled", "expired", "revoked"]
@@ -21,14 +22,19 @@ MAX_ITEMS: Final = 64
 
 
 class KeyRecord(msgspec.Struct):
-    """One key. Times are Unix milliseconds; `version` counts the secrets under this id; `digest` is of the current one."""
+    """One key. Times are Unix milliseconds; `version` counts the secrets under this id.
+
+    former:  (version, when it ends) of the secrets before the current one; a version that is not among them has ended
+    digest:  of the current secret; of the one that was looked for, where the record was found by its secret
+    ends_at: when that one ends, where a rotation has replaced it
+    """
 
     id: str
     client: str
     tenant: str | None
     tier: str
     name: str | None
-    env: str
+    env: Env
     models: tuple[str, ...] | None
     scopes: tuple[str, ...]
     allow_ip: tuple[str, ...]
@@ -42,6 +48,13 @@ class KeyRecord(msgspec.Struct):
     pepper: str
     digest: bytes
     change_seq: int = 0
+    former: tuple[tuple[int, int], ...] = ()
+    ends_at: int | None = None
+
+    @property
+    def valid_until(self) -> int | None:
+        """When the key, or the secret by which it was found, ends; None: never."""
+        return min((end for end in (self.expires_at, self.ends_at) if end is not None), default=None)
 
     def state(self, now: int) -> State:
         """Revoked before disabled before expired before active."""
@@ -49,9 +62,8 @@ class KeyRecord(msgspec.Struct):
             return "revoked"
         if self.disabled:
             return "disabled"
-        if self.expires_at is not None and self.expires_at <= now:
-            return "expired"
-        return "active"
+        until = self.valid_until
+        return "expired" if until is not None and until <= now else "active"
 
     def principal(self) -> Principal:
         """The caller that this key identifies."""

@@ -16,7 +16,10 @@ class KeyStore(Protocol):
         ...
 
     def replace(self, records: Iterable[KeyRecord]) -> bool:
-        """Write changed keys, all or none. False, and nothing is written, where one has changed since it was read (`change_seq`)."""
+        """Write changed keys, all or none. False, and nothing is written, where one has changed since it was read (`change_seq`).
+
+        A version that the store does not have yet brings its digest: a new secret. StoreError where that digest is there already.
+        """
         ...
 
     def get(self, key_id: str) -> KeyRecord | None:
@@ -24,7 +27,7 @@ class KeyStore(Protocol):
         ...
 
     def find(self, digest: bytes) -> KeyRecord | None:
-        """The key with that digest."""
+        """The key of which a secret, the current one or one before it, has that digest."""
         ...
 
     def select(

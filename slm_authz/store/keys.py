@@ -17,6 +17,7 @@ from typing import Any, Final, ParamSpec, TypeVar
 import msgspec
 
 from slm_authz.errors import StoreError, UsageError
+from slm_authz.identity.key_format import Env
 from slm_authz.identity.record import KeyRecord
 from slm_authz.store.sqlite import explained, identity, open_database
 
@@ -35,11 +36,15 @@ CREATE TABLE IF NOT EXISTS change (seq INTEGER NOT NULL);
 INSERT INTO change SELECT 0 WHERE NOT EXISTS (SELECT 1 FROM change);
 """
 _SELECT: Final = """
-SELECT k.id, k.client, k.tenant, k.tier, k.details, k.version, k.change_seq, v.digest, v.pepper, u.last_used_at
-FROM keys k JOIN key_versions v ON v.id = k.id AND v.version = k.version LEFT JOIN key_use u ON u.id = k.id
+SELECT k.id, k.client, k.tenant, k.tier, k.details, k.version, k.change_seq, v.digest, v.pepper, v.version, u.last_used_at
+FROM keys k JOIN key_versions v ON v.id = k.id LEFT JOIN key_use u ON u.id = k.id
 """
+_CURRENT: Final = "WHERE v.version = k.version AND"
 _REPLACE: Final = """
 UPDATE keys SET client = ?, tenant = ?, tier = ?, details = ?, version = ?, change_seq = ? WHERE id = ? AND change_seq = ?
+"""
+_NEW_VERSION: Final = """
+INSERT INTO key_versions SELECT ?, ?, ?, ? WHERE NOT EXISTS (SELECT 1 FROM key_versions WHERE id = ? AND version = ?)
 """
 _CHANGES: Final = """
 SELECT k.id, v.digest, k.change_seq FROM keys k JOIN key_versions v ON v.id = k.id WHERE k.change_seq > ? ORDER BY k.change_seq
@@ -57,7 +62,7 @@ class _Details(msgspec.Struct, array_like=True):
     """Members that nobody selects by. Appending is compatible."""
 
     name: str | None
-    env: str
+    env: Env
     models: tuple[str, ...] | None
     scopes: tuple[str, ...]
     allow_ip: tuple[str, ...]
@@ -66,6 +71,7 @@ class _Details(msgspec.Struct, array_like=True):
     expires_at: int | None
     disabled: bool
     revoked_at: int | None
+    former: tuple[tuple[int, int], ...] = ()
 
 
 _encode: Final = msgspec.msgpack.Encoder().encode
@@ -119,9 +125,7 @@ class SqliteKeyStore:
     def insert(self, record: KeyRecord) -> None:
         """Add a key. All keys name one pepper, or some of them could not be verified."""
         with self._transaction() as connection:
-            other = connection.execute("SELECT pepper FROM key_versions LIMIT 1").fetchone()
-            if other is not None and other[0] != record.pepper:
-                raise StoreError(f"The keys of this store name pepper {other[0]}, this one {record.pepper}.", "Use the store's own pepper.")
+            _require_pepper(connection, record)
             seq = _next_seq(connection)
             row = (record.id, record.client, record.tenant, record.tier, _packed(record), record.version, seq)
             connection.execute("INSERT INTO keys VALUES (?, ?, ?, ?, ?, ?, ?)", row)
@@ -129,13 +133,16 @@ class SqliteKeyStore:
 
     @_mapped
     def replace(self, records: Iterable[KeyRecord]) -> bool:
-        """Write changed keys in one transaction, if none of them has changed since it was read."""
+        """Write changed keys and their new secrets in one transaction, if none of them has changed since it was read."""
         try:
             with self._transaction() as connection:
                 for record in records:
                     row = (record.client, record.tenant, record.tier, _packed(record), record.version, _next_seq(connection))
                     if connection.execute(_REPLACE, (*row, record.id, record.change_seq)).rowcount != 1:
                         raise _ChangedMeanwhile
+                    _require_pepper(connection, record)
+                    secret = (record.digest, record.id, record.version, record.pepper)
+                    connection.execute(_NEW_VERSION, (*secret, record.id, record.version))
         except _ChangedMeanwhile:
             return False
         return True
@@ -148,11 +155,11 @@ class SqliteKeyStore:
     @_mapped
     def get(self, key_id: str) -> KeyRecord | None:
         """One key by id."""
-        return next(iter(self._rows("WHERE k.id = ?", (key_id,))), None)
+        return next(iter(self._rows(f"{_CURRENT} k.id = ?", (key_id,))), None)
 
     @_mapped
     def find(self, digest: bytes) -> KeyRecord | None:
-        """The key whose current secret has that digest."""
+        """The key of which a secret, the current one or one before it, has that digest."""
         return next(iter(self._rows("WHERE v.digest = ?", (digest,))), None)
 
     @_mapped
@@ -160,7 +167,7 @@ class SqliteKeyStore:
         self, *, client: str | None = None, tenant: str | None = None, tier: str | None = None, after: str = "", limit: int = _PAGE
     ) -> Sequence[KeyRecord]:
         """A page of keys in order of id."""
-        where, values = "WHERE k.id > ?", [after]
+        where, values = f"{_CURRENT} k.id > ?", [after]
         for column, value in (("client", client), ("tenant", tenant), ("tier", tier)):
             if value is not None:
                 where += f" AND k.{column} = ?"
@@ -223,6 +230,12 @@ class SqliteKeyStore:
             self._writer.close()
 
 
+def _require_pepper(connection: sqlite3.Connection, record: KeyRecord) -> None:
+    other = connection.execute("SELECT pepper FROM key_versions LIMIT 1").fetchone()
+    if other is not None and other[0] != record.pepper:
+        raise StoreError(f"The keys of this store name pepper {other[0]}, this one {record.pepper}.", "Use the store's own pepper.")
+
+
 def _next_seq(connection: sqlite3.Connection) -> int:
     seq: int = connection.execute("UPDATE change SET seq = seq + 1 RETURNING seq").fetchone()[0]
     return seq
@@ -241,12 +254,13 @@ def _packed(record: KeyRecord) -> bytes:
             record.expires_at,
             record.disabled,
             record.revoked_at,
+            record.former,
         )
     )
 
 
 def _record(row: Sequence[Any]) -> KeyRecord:
-    key_id, client, tenant, tier, details, version, change_seq, digest, pepper, last_used_at = row
+    key_id, client, tenant, tier, details, version, change_seq, digest, pepper, found, last_used_at = row
     more = _decode(details)
     return KeyRecord(
         id=key_id,
@@ -268,4 +282,6 @@ def _record(row: Sequence[Any]) -> KeyRecord:
         pepper=pepper,
         digest=digest,
         change_seq=change_seq,
+        former=more.former,
+        ends_at=dict(more.former).get(found, 0) if found != version else None,
     )

@@ -239,7 +239,7 @@ def test_commands_that_messages_name_are_there(told: str) -> None:
     ("name", "actions"),
     [
         ("config", ["check", "show", "schema"]),
-        ("keys", ["create", "list", "show", "update", "verify", "disable", "enable", "revoke"]),
+        ("keys", ["create", "list", "show", "update", "verify", "disable", "enable", "rotate", "revoke"]),
         ("audit", ["tail", "query"]),
         *((name, []) for name in ("up", "serve", "usage", "envoy-config")),
     ],
@@ -256,7 +256,6 @@ def test_the_contracts_commands_are_there(name: str, actions: list[str]) -> None
         ["doctor", "http://127.0.0.1:10000"],
         ["ratelimit", "check"],
         ["ratelimit", "explain"],
-        ["keys", "rotate", "0123456789AB", "--grace", "24h"],
         ["keys", "import", "file"],
         ["keys", "export"],
         ["audit", "verify"],
@@ -534,11 +533,28 @@ def test_a_key_that_nobody_has_seen_is_named_for_revocation(config: Path, unbuff
     assert len(named) == len(ends)
 
 
+@BUFFERING
+@pytest.mark.parametrize("output", ["table", "json"])
+def test_a_secret_that_nobody_has_seen_is_to_be_made_again(config: Path, unbuffered: str | None, output: str) -> None:
+    process("keys", "create", "--client", "acme", "-c", str(config))
+    (made,) = listed(config)
+    done = into_a_closed_pipe("keys", "rotate", made["id"], "--output", output, "-c", str(config), unbuffered=unbuffered)
+    assert done.returncode == 3
+    (line,) = done.stderr.splitlines()
+    assert made["id"] in line
+    assert "Rotate it again." in line
+    assert [key["version"] for key in listed(config)] == [2]
+
+
 def test_no_key_is_made_where_nobody_could_see_it(config: Path) -> None:
     done = with_streams(">&-", "keys", "create", "--client", "acme", "-c", str(config))
     assert done.returncode == 3
     assert "No key was made" in done.stderr
     assert listed(config) == []
+    process("keys", "create", "--client", "acme", "-c", str(config))
+    (made,) = listed(config)
+    done = with_streams(">&-", "keys", "rotate", made["id"], "-c", str(config))
+    assert (done.returncode, listed(config)) == (3, [made])
 
 
 def on_terminal(*words: str, env: Mapping[str, str | None]) -> str:
@@ -605,6 +621,7 @@ READERS: Final = [
     ["keys", "verify"],
     ["keys", "disable", "0123456789AB"],
     ["keys", "enable", "0123456789AB"],
+    ["keys", "rotate", "0123456789AB"],
     ["keys", "revoke", "0123456789AB"],
     ["usage"],
     ["audit", "query"],

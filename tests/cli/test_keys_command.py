@@ -46,6 +46,7 @@ NEEDED: Final = {
     "verify": [],
     "disable": ["0123456789AB"],
     "enable": ["0123456789AB"],
+    "rotate": ["0123456789AB"],
     "revoke": ["0123456789AB"],
 }
 """The least that each action must be told."""
@@ -837,6 +838,7 @@ def test_after_its_creation_a_secret_is_in_no_output_and_in_no_file(desk: Desk, 
             ["show", key],
             ["revoke", key_id, "--dry-run"],
             ["create", "--client", "another", "--tier", "free"],
+            ["rotate", key_id, "--grace", "1h"],
         ):
             typed(key.encode())
             said = desk.run(*words, "--output", output)
@@ -856,8 +858,8 @@ def test_after_its_creation_a_secret_is_in_no_output_and_in_no_file(desk: Desk, 
             assert part not in content, name
 
 
-@pytest.mark.parametrize("action", [name for name in NEEDED if name != "create"])
-def test_only_the_answer_to_create_has_the_member_key(desk: Desk, typed: Callable[[bytes], None], action: str) -> None:
+@pytest.mark.parametrize("action", [name for name in NEEDED if name not in ("create", "rotate")])
+def test_only_the_answers_to_create_and_rotate_have_the_member_key(desk: Desk, typed: Callable[[bytes], None], action: str) -> None:
     made = desk.make()
     typed(made["key"].encode())
     answer = desk.json(action, *(made["id"] if word == "0123456789AB" else word for word in NEEDED[action]))
@@ -959,6 +961,81 @@ def test_a_wrong_pepper_is_told_before_anything_is_done(desk: Desk, monkeypatch:
     assert "another-pepper" not in said.err
 
 
+# -- rotate
+
+
+def test_rotate_answers_with_the_key_and_its_next_version(desk: Desk, typed: Callable[[bytes], None]) -> None:
+    made = desk.make("acme", "--tenant", "corp", "--name", "CI", "--label", "a=b", "--expires", "90d", "--env", "test")
+    rotated = desk.json("rotate", made["id"])
+    assert rotated == {**made, "version": 2, "key": rotated["key"]}
+    assert rotated["key"] != made["key"]
+    assert desk.json("show", made["id"]) == without_key(rotated)
+    for key in (made["key"], rotated["key"]):
+        typed(key.encode())
+        assert desk.json("verify") == {"valid": True, **without_key(rotated)}
+
+
+def test_the_old_secret_serves_a_day_unless_told_otherwise(desk: Desk, typed: Callable[[bytes], None]) -> None:
+    made = desk.make()
+    said = desk.run("rotate", made["id"])
+    key, _, only, earlier = said.out.splitlines()
+    assert key_format.parse(key) is not None
+    assert "only time that the key is shown" in only
+    assert earlier == "Earlier secrets serve on: version 1 until 2023-11-16T12:00:00.000Z."
+    assert desk.run("show", made["id"]).out.splitlines()[-1] == earlier
+    typed(made["key"].encode())
+    assert desk.run("verify").out.endswith("tier free, an earlier secret, which ends 2023-11-16T12:00:00.000Z\n")
+    desk.now += 86_400_000
+    assert "Earlier" not in desk.run("show", made["id"]).out
+    typed(made["key"].encode())
+    assert desk.json("verify", code=1)["state"] == "expired"
+    typed(made["key"].encode())
+    assert desk.run("verify").out == f"not valid: expired, id {made['id']}, client acme, tier free\n"
+    assert desk.states() == {made["id"]: "active"}
+
+
+@pytest.mark.parametrize("grace", ["0s", "0"])
+def test_no_grace_refuses_every_earlier_secret_at_once(desk: Desk, typed: Callable[[bytes], None], grace: str) -> None:
+    made = desk.make()
+    middle = desk.json("rotate", made["id"], "--grace", "30d")
+    said = desk.run("rotate", made["id"], f"--grace={grace}")
+    assert said.out.splitlines()[-1] == "Earlier secrets are refused from now on."
+    for key, code in ((made["key"], 1), (middle["key"], 1), (said.out.splitlines()[0], 0)):
+        typed(key.encode())
+        assert desk.json("verify", code=code)["version"] == 3
+
+
+@pytest.mark.parametrize("grace", ["", "-1s", "tomorrow", "101y", "1e3", "40000d", "٣d"])
+def test_a_grace_that_is_none(desk: Desk, grace: str) -> None:
+    made = desk.make()
+    said = desk.run("rotate", made["id"], f"--grace={grace}")
+    assert (said.code, said.out) == (2, "")
+    assert "--grace" in said.err
+    assert desk.json("show", made["id"])["version"] == 1
+
+
+def test_keys_that_get_no_new_secret(desk: Desk) -> None:
+    revoked, brief = desk.make(), desk.make("brief", "--expires", "1s")
+    desk.run("revoke", revoked["id"])
+    desk.now += 1000
+    for key_id, word in (
+        (revoked["id"], "Create a new one"),
+        (brief["id"], f"keys update {brief['id']} --expires"),
+        ("nobody000000", "list"),
+    ):
+        said = desk.run("rotate", key_id)
+        assert (said.code, said.out) == (1, "")
+        assert word in said.err
+
+
+def test_a_disabled_key_is_said_to_be_so(desk: Desk) -> None:
+    made = desk.make()
+    desk.run("disable", made["id"])
+    said = desk.run("rotate", made["id"], "--grace", "0s")
+    assert said.code == 0
+    assert f"slm-authz keys enable {made['id']}" in said.err
+
+
 def test_a_lost_pepper_is_told_and_not_replaced_by_a_new_one(desk: Desk) -> None:
     key_id = desk.make()["id"]
     file = desk.data / "pepper"
@@ -1022,4 +1099,4 @@ def test_the_examples_of_the_help_are_right_usage(desk: Desk, typed: Callable[[b
 
 def test_keys_without_an_action_is_wrong_usage(desk: Desk) -> None:
     assert main(["keys"]) == 2
-    assert desk.run("rotate", "0123456789AB").code == 2
+    assert desk.run("import", "file").code == 2

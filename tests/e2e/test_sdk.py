@@ -209,6 +209,25 @@ def test_a_policy_refuses_in_its_own_words(edge: Any) -> None:
     assert (answer.status_code, answer.json()["error"]["code"]) == (403, "too_loud")
 
 
+def test_a_rotated_key_goes_on_with_its_limits(edge: Any) -> None:
+    """Both secrets spend one budget; without grace the old one is refused at the next call."""
+    record = edge.gateway.cli("keys", "create", "--client", "rotated", "--tier", "free")
+    rotated = edge.gateway.cli("keys", "rotate", record["id"])
+    with client_of(edge, record["key"]) as old, client_of(edge, rotated["key"]) as new:
+        for client in (old, new):
+            client.chat.completions.create(model="phi-4-mini", messages=HELLO, max_tokens=1)
+        assert eventually(lambda: edge.usage("rotated")["requests"]["used"] == 2)
+        again = edge.gateway.cli("keys", "rotate", record["id"], "--grace", "0s")
+        for client in (old, new):
+            with pytest.raises(openai.AuthenticationError) as caught:
+                client.chat.completions.create(model="phi-4-mini", messages=HELLO, max_tokens=1)
+            assert caught.value.code == "invalid_api_key"
+    with client_of(edge, again["key"]) as newest:
+        newest.chat.completions.create(model="phi-4-mini", messages=HELLO, max_tokens=1)
+    assert eventually(lambda: edge.usage("rotated")["requests"]["used"] == 3)
+    assert {event["key_id"] for event in edge.events("rotated")} == {record["id"]}
+
+
 def test_a_key_is_in_force_at_once(edge: Any) -> None:
     record = edge.gateway.cli("keys", "create", "--client", "fleeting", "--tier", "metered")
     with client_of(edge, record["key"]) as client:

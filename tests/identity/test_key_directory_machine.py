@@ -33,7 +33,8 @@ class Faulty:
 
 
 class Keys(RuleBasedStateMachine):
-    """`expected`: key → [id, state, tier, expires_at], as the commands have left it; `served`: as the directory may still believe."""
+    """`expected`: key → [id, state, tier, expires_at], as the commands have left it, shared by all secrets of an id; `ends`: key → when its
+    secret ends."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -45,6 +46,7 @@ class Keys(RuleBasedStateMachine):
     def begin(self) -> None:
         self.lives = [Lifecycle(SqliteKeyStore(self.path), self.pepper, os.urandom) for _ in range(2)]
         self.expected: dict[str, list[Any]] = {}
+        self.ends: dict[str, int] = {}
         self.restart()
 
     @property
@@ -87,6 +89,21 @@ class Keys(RuleBasedStateMachine):
             life.enable(key_id)
             known[1] = "active"
 
+    @precondition(lambda self: self.expected)
+    @rule(process=st.integers(0, 1), grace=st.sampled_from([0, 1, 40, 400]), data=st.data())
+    def rotate(self, process: int, grace: int, data: st.DataObject) -> None:
+        known = self.expected[data.draw(st.sampled_from(sorted(self.expected)))]
+        try:
+            record, key = self.lives[process].rotate(known[0], self.now, grace=grace)
+        except SlmAuthzError:
+            assert known[1] == "revoked" or known[3] <= self.now
+            return
+        assert known[1] != "revoked"
+        assert record.id == known[0]
+        for earlier in [other for other, shared in self.expected.items() if shared is known]:
+            self.ends[earlier] = min(self.ends.get(earlier, 2**53), self.now + grace)
+        self.expected[key] = known
+
     @rule(passed=st.integers(0, 100))
     def wait(self, passed: int) -> None:
         self.now += passed
@@ -112,7 +129,7 @@ class Keys(RuleBasedStateMachine):
         assert self.directory.ok
         for key, (key_id, state, tier, expires_at) in self.expected.items():
             answer = self.directory.authenticate(key, self.now)
-            if state == "active" and (expires_at is None or self.now < expires_at):
+            if state == "active" and (expires_at is None or self.now < expires_at) and self.now < self.ends.get(key, 2**53):
                 assert not isinstance(answer, Denial)
                 assert (answer.key_id, answer.tier) == (key_id, tier)
             else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -12,8 +12,8 @@ from slm_authz.errors import NotFound, SlmAuthzError, StoreError, UsageError
 from slm_authz.identity.key_format import parse
 from slm_authz.identity.lifecycle import Lifecycle
 from slm_authz.identity.pepper import Pepper
-from slm_authz.identity.record import KeyRecord
 from slm_authz.store.keys import SqliteKeyStore
+from tests.identity.interrupted import Interrupted
 
 
 def test_create(life: Lifecycle, open_store: Callable[[], SqliteKeyStore], pepper: Pepper) -> None:
@@ -145,23 +145,7 @@ def test_a_key_in_place_of_its_id_is_not_repeated(life: Lifecycle) -> None:
         life.show(key)
 
 
-class Interrupted:
-    """A store where another process acts between a reading and the writing that follows it."""
-
-    def __init__(self, inner: SqliteKeyStore, meanwhile: list[Callable[[], object]]) -> None:
-        self._inner = inner
-        self._meanwhile = meanwhile
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._inner, name)
-
-    def replace(self, records: Iterable[KeyRecord]) -> bool:
-        if self._meanwhile:
-            self._meanwhile.pop(0)()
-        return self._inner.replace(list(records))
-
-
-@pytest.mark.parametrize("act", ["update", "disable", "revoke"])
+@pytest.mark.parametrize("act", ["update", "disable", "revoke", "rotate"])
 def test_a_change_never_undoes_what_another_process_did_meanwhile(
     life: Lifecycle, open_store: Callable[[], SqliteKeyStore], pepper: Pepper, act: str
 ) -> None:
@@ -172,6 +156,10 @@ def test_a_change_never_undoes_what_another_process_did_meanwhile(
         slow.update(record.id, {"name": "N"})
     elif act == "disable":
         slow.disable(record.id)
+    elif act == "rotate":
+        with pytest.raises(SlmAuthzError, match="for good"):
+            slow.rotate(record.id, 9, grace=0)
+        slow.update(record.id, {"labels": {}})
     else:
         slow.revoke([record.id], 9)
     after = life.show(record.id)

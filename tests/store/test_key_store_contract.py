@@ -136,6 +136,41 @@ def test_replace_is_all_or_none(opened: Open) -> None:
     assert store.replace([])
 
 
+def test_a_new_version_brings_its_secret(opened: Open) -> None:
+    store, other = opened(), opened()
+    store.insert(record(1))
+    store.insert(record(2))
+    _, seq = other.digests()
+    first = fresh(store, 1)
+    second = msgspec.structs.replace(first, version=2, digest=b"2" * 32, former=((1, 500),))
+    assert store.replace([second])
+    assert {(key_id, digest) for key_id, digest, _ in other.changes(seq)} == {(first.id, first.digest), (first.id, b"2" * 32)}
+    assert other.digests()[0] == {first.digest, b"2" * 32, record(2).digest}
+    assert same(other.get(first.id), second)
+    assert same(other.find(b"2" * 32), second)
+    assert [same(key, second) for key in other.select(client="acme")] == [True, False]
+    assert same(other.find(first.digest), msgspec.structs.replace(second, digest=first.digest, ends_at=500))
+    third = msgspec.structs.replace(fresh(store, 1), version=3, digest=b"3" * 32, former=((2, 900),))
+    assert store.replace([third])
+    ended = store.find(first.digest)
+    assert ended is not None
+    assert (ended.ends_at, ended.state(0)) == (0, "expired")
+    assert store.replace([msgspec.structs.replace(fresh(store, 1), name="N")])
+    assert fresh(store, 1).digest == b"3" * 32
+
+
+def test_a_new_version_whose_secret_is_taken_or_of_another_pepper_is_refused_whole(opened: Open) -> None:
+    store = opened()
+    store.insert(record(1))
+    store.insert(record(2))
+    before = fresh(store, 1)
+    for wrong in ({"digest": record(2).digest}, {"digest": b"2" * 32, "pepper": "other"}):
+        with pytest.raises(StoreError):
+            store.replace([msgspec.structs.replace(before, version=2, former=((1, 500),), **wrong)])
+        assert same(fresh(store, 1), before)
+        assert len(store.digests()[0]) == 2
+
+
 def test_replace_makes_no_key(opened: Open) -> None:
     store = opened()
     assert not store.replace([record(1)])

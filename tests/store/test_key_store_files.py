@@ -178,6 +178,25 @@ def test_what_a_later_release_adds_to_a_record_is_passed_over(path: Path) -> Non
     store.close()
 
 
+def test_what_an_earlier_release_wrote_is_read_and_knows_of_no_earlier_secrets(path: Path) -> None:
+    """The release before rotation wrote records without `former`; one that it has changed since serves the current secret alone."""
+    key_id = make(path)
+    store = SqliteKeyStore(path)
+    life = Lifecycle(store, of(b"p" * 32), os.urandom)
+    life.rotate(key_id, 10, grace=1000)
+    details = store._reader.execute("SELECT details FROM keys").fetchone()[0]
+    shorter = msgspec.msgpack.encode(msgspec.msgpack.decode(details)[:10])
+    store._writer.execute("UPDATE keys SET details = ?", (shorter,))
+    assert life.show(key_id).former == ()
+    states = []
+    for (digest,) in store._reader.execute("SELECT digest FROM key_versions ORDER BY version").fetchall():
+        found = store.find(digest)
+        assert found is not None
+        states.append(found.state(11))
+    assert states == ["expired", "active"]
+    store.close()
+
+
 def test_words_that_are_no_text(path: Path) -> None:
     store = SqliteKeyStore(path)
     with pytest.raises(UsageError):

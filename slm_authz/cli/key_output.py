@@ -1,0 +1,67 @@
+"""How keys are told: once with their secret, and ever after without. Enters: records. Leaves: lines, or one JSON document."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from typing import Any
+
+
+def require_reader() -> None:
+    """DependencyError where there is no standard output: before a secret is made that nobody would see."""
+    import sys
+
+    from slm_authz.errors import DependencyError
+
+    if sys.stdout is None:
+        raise DependencyError("Standard output is closed: nobody would see the key.", "No key was made.")
+
+
+def tell(args: argparse.Namespace, record: Any, key: str, now: int, lost: str, fix: str) -> None:
+    """A key with its secret, this once. `lost` and `fix`: what to say where it cannot be written."""
+    import sys
+
+    from slm_authz.cli.output import json_line, paint
+    from slm_authz.cli.streams import Unwritten
+    from slm_authz.errors import DependencyError
+
+    public = record.public(now)
+    try:
+        if args.output == "json":
+            json_line({**public, "key": key})
+        else:
+            print(paint(key, "bold"))
+            until = f", valid until {public['expires_at']}" if record.expires_at is not None else ""
+            print(f"\nThis is the only time that the key is shown. Id {record.id}, client {record.client}, tier {record.tier}{until}.")
+            if record.version > 1:
+                print(f"{_earlier(record, now) or 'Earlier secrets are refused from now on'}.")
+        sys.stdout.flush()
+    except Unwritten as error:  # whatever the reason: a key that nobody knows must not live on unnoticed
+        raise DependencyError(f"{lost}: {error}.", fix) from error
+
+
+def _earlier(record: Any, now: int) -> str | None:
+    """Until when the secrets before the current one serve, where any does."""
+    from slm_authz.identity.record import rfc3339
+
+    serving = [f"version {version} until {rfc3339(end)}" for version, end in record.former if end > now]
+    return f"Earlier secrets serve on: {', '.join(serving)}" if serving else None
+
+
+def shown(args: argparse.Namespace, records: Sequence[Any], now: int, *, many: bool) -> int:
+    """Keys without their secrets: a table for people, stable JSON for programs. Always 0, the exit code."""
+    from slm_authz.cli.output import json_line, table
+
+    public = [record.public(now) for record in records]
+    if args.output == "json":
+        json_line({"data": public, "next_cursor": None} if many else public[0])
+        return 0
+    if not many:
+        table(("member", "value"), [(name, value) for name, value in public[0].items()])
+        earlier = _earlier(records[0], now)
+        if earlier is not None:
+            print(f"{earlier}.")
+        return 0
+    columns = ("id", "client", "tenant", "tier", "name", "env", "state", "created_at", "expires_at", "last_used_at")
+    table(columns, [[item[column] for column in columns] for item in public])
+    return 0
