@@ -37,9 +37,11 @@ INSERT INTO change SELECT 0 WHERE NOT EXISTS (SELECT 1 FROM change);
 """
 _SELECT: Final = """
 SELECT k.id, k.client, k.tenant, k.tier, k.details, k.version, k.change_seq, v.digest, v.pepper, v.version, u.last_used_at
-FROM keys k JOIN key_versions v ON v.id = k.id LEFT JOIN key_use u ON u.id = k.id
+FROM keys k {} JOIN key_versions v ON v.id = k.id LEFT JOIN key_use u ON u.id = k.id
 """
-_CURRENT: Final = "WHERE v.version = k.version AND"
+_BY_SECRET: Final = _SELECT.format("") + "WHERE v.digest = ?"
+_BY_KEY: Final = _SELECT.format("CROSS") + "WHERE v.version = k.version AND"
+"""CROSS: in the order of the keys, which are asked for by id; else SQLite sorts all of them for every page."""
 _REPLACE: Final = """
 UPDATE keys SET client = ?, tenant = ?, tier = ?, details = ?, version = ?, change_seq = ? WHERE id = ? AND change_seq = ?
 """
@@ -147,32 +149,32 @@ class SqliteKeyStore:
             return False
         return True
 
-    def _rows(self, where: str, values: Sequence[Any]) -> list[KeyRecord]:
+    def _rows(self, select: str, values: Sequence[Any]) -> list[KeyRecord]:
         with self._reading:
-            rows = self._reader.execute(_SELECT + where, values).fetchall()
+            rows = self._reader.execute(select, values).fetchall()
         return [_record(row) for row in rows]
 
     @_mapped
     def get(self, key_id: str) -> KeyRecord | None:
         """One key by id."""
-        return next(iter(self._rows(f"{_CURRENT} k.id = ?", (key_id,))), None)
+        return next(iter(self._rows(f"{_BY_KEY} k.id = ?", (key_id,))), None)
 
     @_mapped
     def find(self, digest: bytes) -> KeyRecord | None:
         """The key of which a secret, the current one or one before it, has that digest."""
-        return next(iter(self._rows("WHERE v.digest = ?", (digest,))), None)
+        return next(iter(self._rows(_BY_SECRET, (digest,))), None)
 
     @_mapped
     def select(
         self, *, client: str | None = None, tenant: str | None = None, tier: str | None = None, after: str = "", limit: int = _PAGE
     ) -> Sequence[KeyRecord]:
         """A page of keys in order of id."""
-        where, values = f"{_CURRENT} k.id > ?", [after]
+        select, values = f"{_BY_KEY} k.id > ?", [after]
         for column, value in (("client", client), ("tenant", tenant), ("tier", tier)):
             if value is not None:
-                where += f" AND k.{column} = ?"
+                select += f" AND k.{column} = ?"
                 values.append(value)
-        return self._rows(f"{where} ORDER BY k.id LIMIT {limit:d}", values)
+        return self._rows(f"{select} ORDER BY k.id LIMIT {limit:d}", values)
 
     @_mapped
     def changed(self) -> bool:
