@@ -7,7 +7,7 @@ import os
 import random
 import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from threading import Event
 from typing import Any, Final, Literal
@@ -26,10 +26,12 @@ from slm_authz.audit.sink import AuditSink
 from slm_authz.audit.summary import SummaryGate
 from slm_authz.compose import build_rules, caller_of, load_all, open_keys
 from slm_authz.engine import Engine
-from slm_authz.errors import ConfigError, SlmAuthzError
+from slm_authz.errors import ConfigError, NotFound, SlmAuthzError
 from slm_authz.housekeeping import Housekeeper
 from slm_authz.identity.directory import KeyDirectory
 from slm_authz.identity.lifecycle import Lifecycle
+from slm_authz.identity.principal import Principal
+from slm_authz.identity.record import KeyRecord
 from slm_authz.ids import DecisionIds
 from slm_authz.plugins import make
 from slm_authz.quota import usage
@@ -261,13 +263,29 @@ class Service:
         """Rows of `usage`."""
         rules = self.engine.rules
         life = Lifecycle(self._viewer, self.directory.pepper, os.urandom)
-        records = (record for record in life.every(client=query.client, tenant=query.tenant) if query.key in (None, record.id))
-        callers = [record.principal() for record in records if record.revoked_at is None]
         anonymous = caller_of(self._loaded.settings)
-        if anonymous is not None and query.client in (None, anonymous.client) and query.key is None:
-            callers.append(anonymous)
+
+        def callers() -> Iterator[Principal]:
+            for record in _records(life, query):
+                if record.revoked_at is None:
+                    yield record.principal()
+            if anonymous is not None and query.client in (None, anonymous.client) and query.key is None:
+                yield anonymous
+
         counters = self.counters
-        return usage.rows(rules.quota, callers, counters.keys, counters.states, Calendar(self._loaded.settings.time_zone), query, now_ms())
+        return usage.rows(
+            rules.quota, callers(), counters.keys, counters.states, Calendar(self._loaded.settings.time_zone), query, now_ms()
+        )
+
+
+def _records(life: Lifecycle, query: usage.UsageQuery) -> Iterable[KeyRecord]:
+    if query.key is None:
+        return life.each(client=query.client, tenant=query.tenant)
+    try:
+        record = life.show(query.key)
+    except NotFound:
+        return ()
+    return (record,) if query.client in (None, record.client) and query.tenant in (None, record.tenant) else ()
 
 
 def _site(name: str, text: str, app: Any) -> Site:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
 from typing import Any, Final
 
 import msgspec
@@ -17,10 +17,10 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from slm_authz.admin.guard import Guard
+from slm_authz.admin.listing import Listing
 from slm_authz.admin.problem import document, failed, handlers, problem
 from slm_authz.quota.usage import UsageQuery, UsageRow
 
-PAGE: Final = 1000
 _FILTERS: Final = ("client", "tenant", "key", "model")
 _PARAMETERS: Final = (*_FILTERS, "cursor")
 _SERVED: Final = "See /openapi.json for what this release serves."
@@ -29,17 +29,20 @@ Usage = Callable[[UsageQuery], Iterable[UsageRow]]
 Warnings = Callable[[], list[str]]
 
 
-def create_app(token: str, hosts: Sequence[str], usage: Usage, warnings: Warnings, version: str) -> ASGIApp:
+def create_app(
+    token: str, hosts: Sequence[str], usage: Usage, warnings: Warnings, version: str, clock: Callable[[], float] = time.monotonic
+) -> ASGIApp:
     """The application. `usage` yields rows, `warnings` tells what the operator should know (an unwired access log).
 
-    Both are called on one thread of their own, one call at a time: a long list holds up neither the health listener nor itself.
+    `clock` is monotonic, in seconds. `usage` and `warnings` are called on one thread of their own, one call at a time: a long list holds up
+    neither the health listener nor itself.
     """
     desk = ThreadPoolExecutor(1, "slm-authz-usage")
+    listing = Listing(usage, clock)
 
     def page(query: UsageQuery, start: int) -> dict[str, Any]:
-        rows = list(islice(usage(query), start, start + PAGE + 1))
-        following = str(start + PAGE) if len(rows) > PAGE else None
-        return {"data": rows[:PAGE], "next_cursor": following, "warnings": warnings()}
+        rows, following = listing.page(query, start)
+        return {"data": rows, "next_cursor": str(following) if following is not None else None, "warnings": warnings()}
 
     async def get_usage(request: Request) -> Response:
         parameters = request.query_params

@@ -178,9 +178,10 @@ class Lifecycle:
 
     def every(self, *, client: str | None = None, tenant: str | None = None, tier: str | None = None) -> list[KeyRecord]:
         """All keys that match, in order of id."""
-        return list(self._each(client=client, tenant=tenant, tier=tier))
+        return list(self.each(client=client, tenant=tenant, tier=tier))
 
-    def _each(self, *, client: str | None = None, tenant: str | None = None, tier: str | None = None) -> Iterator[KeyRecord]:
+    def each(self, *, client: str | None = None, tenant: str | None = None, tier: str | None = None) -> Iterator[KeyRecord]:
+        """The same one by one, where there may be many: a page of them is read at a time."""
         after = ""
         while page := self._store.select(client=client, tenant=tenant, tier=tier, after=after):
             yield from page
@@ -189,7 +190,7 @@ class Lifecycle:
     def homeless(self, tiers: Container[str], now: int) -> list[str]:
         """Tiers that are not among these, and that keys which could be used name: their calls are 403 `client_blocked`."""
         gone = sorted(tier for tier in self._store.tiers() if tier not in tiers)
-        return [tier for tier in gone if any(record.state(now) in ("active", "disabled") for record in self._each(tier=tier))]
+        return [tier for tier in gone if any(record.state(now) in ("active", "disabled") for record in self.each(tier=tier))]
 
 
 def unknown(key_id: str) -> NotFound:

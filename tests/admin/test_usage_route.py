@@ -8,7 +8,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from slm_authz.admin.api import PAGE, create_app
+from slm_authz.admin.api import create_app
+from slm_authz.admin.listing import PAGE
 from slm_authz.errors import StoreError
 from slm_authz.quota.usage import UsageQuery, UsageRow
 

@@ -11,7 +11,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from slm_authz.admin.api import PAGE, create_app
+from slm_authz.admin.api import create_app
+from slm_authz.admin.listing import PAGE
 from slm_authz.admin.server import HttpServer, Site
 from slm_authz.cli.main import main
 from slm_authz.quota.usage import UsageQuery, UsageRow
