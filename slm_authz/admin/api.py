@@ -17,7 +17,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from slm_authz.admin.guard import Guard
-from slm_authz.admin.listing import Listing
+from slm_authz.admin.listing import PATIENCE_S, Listing
 from slm_authz.admin.problem import document, failed, handlers, problem
 from slm_authz.quota.usage import UsageQuery, UsageRow
 
@@ -51,7 +51,10 @@ def create_app(
             return wrong
         query = UsageQuery(**{name: parameters.get(name) for name in _FILTERS})
         try:
-            answer = await asyncio.get_running_loop().run_in_executor(desk, page, query, int(parameters.get("cursor", "0")))
+            loop = asyncio.get_running_loop()
+            answer = await loop.run_in_executor(desk, page, query, int(parameters.get("cursor", "0")))
+            if answer["next_cursor"] is not None:
+                loop.call_later(PATIENCE_S + 1, desk.submit, listing.forget)
         except Exception as error:  # noqa: BLE001 - whatever fails behind the desk is an answer here, and a line in the log
             return failed(error)
         return document(answer)

@@ -28,10 +28,15 @@ class Listing(Generic[Query, Row]):
         self._clock = clock
         self._waiting: dict[tuple[Query, int], tuple[float, Iterator[Row]]] = {}
 
+    def forget(self) -> None:
+        """Let go of what has waited too long: a list of many callers remembers them all."""
+        now = self._clock()
+        self._waiting = {place: one for place, one in self._waiting.items() if now - one[0] < PATIENCE_S}
+
     def page(self, query: Query, start: int) -> tuple[list[Row], int | None]:
         """At most `PAGE` rows from `start` on, and where the next page begins; None: there is none."""
         now = self._clock()
-        self._waiting = {place: one for place, one in self._waiting.items() if now - one[0] < PATIENCE_S}
+        self.forget()
         _, rest = self._waiting.pop((query, start), (now, None))
         if rest is None:
             rest = islice(self._rows(query), start, None)

@@ -75,6 +75,17 @@ def test_few_lists_wait_and_not_for_long() -> None:
     assert rows.made == made + 2 * PAGE, "its figures would be old"
 
 
+def test_what_has_waited_too_long_is_let_go_of() -> None:
+    rows = Rows(2 * PAGE)
+    rows.listing.page("q", 0)
+    rows.now += PATIENCE_S - 1
+    rows.listing.forget()
+    assert len(rows.listing._waiting) == 1
+    rows.now += 1
+    rows.listing.forget()
+    assert not rows.listing._waiting
+
+
 def test_a_list_that_fails_in_the_middle_is_made_anew() -> None:
     class Failing(Rows):
         def __call__(self, query: str) -> Iterator[str]:
