@@ -87,8 +87,9 @@ class FileSink:
             self._mend()
         now = self._clock()
         if not self._in_place():
-            log.error("the audit file %s has been moved or removed; a new one is begun", self._path.name)
+            name = self._path.name
             self._turn(now)
+            log.error("the audit file %s has been moved or removed; a new one has been begun", name)
         if self._size and (self._size + len(data) > self._rotate or now - _began(self._path) >= _DAY_MS):
             self._turn(now)
         self._append(data)

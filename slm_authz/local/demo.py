@@ -110,7 +110,7 @@ class Demo:
         )
         answer = raw.parse()
         left = raw.headers.get("x-ratelimit-remaining-requests")
-        said = f"{_spent(answer.usage)}, {left} requests left: “{one_line(answer.choices[0].message.content or '', 48)}”"
+        said = f"{_spent(answer.usage)}, {left} {'request' if left == '1' else 'requests'} left: “{one_line(answer.choices[0].message.content or '', 48)}”"
         return Answer(raw.status_code, said, raw.headers.get("x-slm-decision-id"))
 
     def _stream(self) -> Answer:
