@@ -22,6 +22,7 @@ from slm_authz.compose import load_all, open_keys
 from slm_authz.identity import key_format
 from slm_authz.identity.lifecycle import Lifecycle
 from slm_authz.local.stack import free_port
+from slm_authz.settings.load import database
 
 HERE = Path(__file__).parent
 NOW = 1_700_049_600_000
@@ -129,7 +130,7 @@ class Service:
 def make_keys(config: Path, count: int, known: int = 1000) -> list[str]:
     """Fill the store; returns at most `known` of the keys, spread over all of them. The rows are copies of one that the product wrote."""
     settings = load_all(config, os.environ).settings
-    store, pepper = open_keys(settings, os.environ)
+    store, pepper = open_keys(database(settings), os.environ)
     _, first = Lifecycle(store, pepper, os.urandom).create(NOW, client="client-0", tier="bench")
     store.close()
     keys, every = [first], max(1, count // known)

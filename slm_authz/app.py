@@ -24,7 +24,7 @@ from slm_authz.audit.metrics import Metrics
 from slm_authz.audit.recorder import Recorder
 from slm_authz.audit.sink import AuditSink
 from slm_authz.audit.summary import SummaryGate
-from slm_authz.compose import build_rules, caller_of, load_all, open_keys
+from slm_authz.compose import build_rules, caller_of, counter_files, load_all, open_keys
 from slm_authz.engine import Engine
 from slm_authz.errors import ConfigError, NotFound, SlmAuthzError
 from slm_authz.housekeeping import Housekeeper
@@ -79,11 +79,11 @@ class Service:
     def _build(self, base: Path, transport: Literal["auto", "native", "grpcio"]) -> None:
         """All rooms, joined; nothing serves yet."""
         env, settings = self._env, self._loaded.settings
-        self.store, pepper = open_keys(settings, env)
+        self.store, pepper = open_keys(base, env)
         self._viewer = SqliteKeyStore(base)
         self.directory = KeyDirectory(self.store, pepper, settings.store.key_max_stale)
         self.signer = Signer(pepper.derive(b"hold"))
-        journal = FileJournal(base.with_suffix(".journal"), base.with_suffix(".counters.db"))
+        journal = FileJournal(*counter_files(base))
         self.counters = MemoryCounters(self.signer, Calendar(settings.time_zone), settings.metering.lease, journal)
         self.metrics = Metrics({"holds_outstanding": lambda: self.counters.outstanding, "store_up": lambda: float(self._store_up())})
         self.engine = Engine(
@@ -231,7 +231,7 @@ class Service:
     # -- what others ask
 
     def _store_up(self) -> bool:
-        return self.directory.ok and self.counters.healthy
+        return self.directory.up and self.counters.healthy
 
     def warnings(self) -> list[str]:
         """What the operator should know."""
@@ -258,6 +258,10 @@ class Service:
     def homeless(self) -> list[str]:
         """Tiers that keys name and the configuration does not have."""
         return Lifecycle(self._viewer, self.directory.pepper, os.urandom).homeless(self._loaded.settings.tiers, now_ms())
+
+    def key_changes(self) -> int:
+        """Grows with every change of any key."""
+        return self._viewer.change_seq()
 
     def usage(self, query: usage.UsageQuery) -> Any:
         """Rows of `usage`."""

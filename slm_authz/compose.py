@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from glob import escape
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from slm_authz.engine.rules import Rules
-from slm_authz.errors import ConfigError
+from slm_authz.errors import ConfigError, StoreError
 from slm_authz.identity import pepper
 from slm_authz.identity.directory import KeyDirectory
 from slm_authz.identity.lifecycle import RESTORE, check_pepper
@@ -43,10 +46,34 @@ def _policies(settings: Settings) -> Iterator[tuple[str, str, str]]:
         yield f"policies.{index}.when", message, fix
 
 
-def open_keys(settings: Settings, env: Mapping[str, str]) -> tuple[SqliteKeyStore, pepper.Pepper]:
-    """The embedded key store and its pepper, made where they are missing; a pepper that does not fit, or is lost, is an error."""
-    base = database(settings)
+def counter_files(base: Path) -> tuple[Path, Path]:
+    """Where a store's counters live, beside its keys: what the names of the journal's files begin with, and the snapshots."""
+    return base.with_suffix(".journal"), base.with_suffix(".counters.db")
+
+
+@contextmanager
+def reading_keys(settings: Settings, env: Mapping[str, str]) -> Iterator[tuple[SqliteKeyStore, pepper.Pepper]]:
+    """The same for who makes no key: where there is no store, an empty one elsewhere, so that nothing comes to stand where one is missing."""
+    with ExitStack() as stack:
+        base = database(settings)
+        if _missing(base) and _left_of(base) is None:
+            base = Path(stack.enter_context(TemporaryDirectory(prefix="slm-authz-"))) / base.name
+        store, secret = open_keys(base, env)
+        stack.callback(store.close)
+        yield store, secret
+
+
+def open_keys(base: Path, env: Mapping[str, str]) -> tuple[SqliteKeyStore, pepper.Pepper]:
+    """The embedded key store and its pepper, made where they are missing; a pepper that does not fit, or is lost, is an error.
+
+    StoreError too where the store is missing and there has been one: whoever opens SQLite's files under a name that has lost its database
+    believes to be alone, and removes the log that a service still writes.
+    """
     file = base.with_name("pepper")
+    left = _left_of(base) if _missing(base) else None
+    if left is not None and _missing(base):  # there now: another process has begun this store meanwhile
+        fix = "Put it back. To begin without any key: stop the service, and move all files of that name away."
+        raise StoreError(f"The key store {base} is missing, and {left.name} beside it belongs to it.", fix)
     store = SqliteKeyStore(base)
 
     def first() -> bytes:
@@ -64,6 +91,23 @@ def open_keys(settings: Settings, env: Mapping[str, str]) -> tuple[SqliteKeyStor
         store.close()
         raise
     return store, secret
+
+
+def _missing(base: Path) -> bool:
+    try:
+        base.stat()
+    except FileNotFoundError:
+        return True
+    except OSError:  # told by whoever opens it
+        return False
+    return False
+
+
+def _left_of(base: Path) -> Path | None:
+    """A file that tells that there has been a store."""
+    journal, snapshots = counter_files(base)
+    beside = (Path(f"{base}-wal"), Path(f"{base}-shm"), snapshots, *sorted(base.parent.glob(f"{escape(journal.name)}.*")))
+    return next((path for path in beside if path.exists()), None)
 
 
 def caller_of(settings: Settings) -> Principal | None:

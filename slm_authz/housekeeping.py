@@ -39,6 +39,10 @@ class _House(Protocol):
         """Tiers that keys name and the configuration does not have. Slow where there are many keys."""
         ...
 
+    def key_changes(self) -> int:
+        """Grows with every change of any key."""
+        ...
+
 
 class Housekeeper:
     """One thread. `tick` is a single round, for tests."""
@@ -49,7 +53,7 @@ class Housekeeper:
         self._stop = Event()
         self._thread = Thread(target=self._run, name="slm-authz-housekeeper", daemon=True)
         self._rounds = 0
-        self._tiers_of: str | None = None
+        self._tiers_of: tuple[str, int] | None = None
         self.unwired: str | None = None
         self.homeless: str | None = None
 
@@ -71,20 +75,21 @@ class Housekeeper:
                 log.exception("a round of housekeeping failed")
 
     def tick(self) -> None:
-        """Lapses and summaries ten times a second, snapshots once, last uses every ten seconds, a sweep once a minute."""
+        """Lapses and summaries ten times a second, snapshots and a look around once, last uses every ten seconds, a sweep once a minute."""
         self._rounds += 1
         now = self._clock()
         house = self._house
         house.engine.lapse(now)
         if self._rounds % 10 == 0:
+            house.directory.look()
             self._snapshot()
             self._look_at_access_log(now)
+            self._look_at_tiers(again=self._rounds % 600 == 0)
         if self._rounds % 100 == 0:
             try:
                 house.directory.flush_used()
             except StoreError as error:
                 log.warning("last uses of keys could not be written: %s", error)
-            self._look_at_tiers()
         if self._rounds % 600 == 0:
             house.counters.sweep(lambda key, state: self._idle(key, state, now))
 
@@ -103,19 +108,19 @@ class Housekeeper:
             log.warning("%s", UNWIRED)
         self.unwired = UNWIRED if unwired else None
 
-    def _look_at_tiers(self) -> None:
-        """Once for each configuration; and again while keys have to be moved."""
-        digest = self._house.engine.rules.digest
-        if digest == self._tiers_of and self.homeless is None:
-            return
+    def _look_at_tiers(self, *, again: bool) -> None:
+        """When the configuration or any key has changed; `again`: also while keys are homeless, which end by themselves."""
         try:
+            state = (self._house.engine.rules.digest, self._house.key_changes())
+            if state == self._tiers_of and not (again and self.homeless is not None):
+                return
             gone = self._house.homeless()
         except StoreError:
-            return  # said elsewhere; asked again
+            return  # `look` has said so; asked again
         text = HOMELESS.format(", ".join(gone)) if gone else None
         if text is not None and text != self.homeless:
             log.warning("%s", text)
-        self._tiers_of, self.homeless = digest, text
+        self._tiers_of, self.homeless = state, text
 
     def _idle(self, key: str, state: rules.State, now: int) -> bool:
         """Whether a counter says nothing any more: its window is over, or nothing is held or owed."""

@@ -130,6 +130,7 @@ class Denial(msgspec.Struct, gc=False):
     should_retry: False adds `x-should-retry: false`, which the SDKs obey
     param:        the request member at fault, where one is
     headers:      further response headers (rate limit headers on 429)
+    about:        the principal whose credential this is, where it is genuine and not in force; for the audit event alone
     """
 
     reason: Reason
@@ -141,6 +142,7 @@ class Denial(msgspec.Struct, gc=False):
     should_retry: bool = True
     param: str | None = None
     headers: tuple[tuple[str, str], ...] = ()
+    about: object = None
 
     @property
     def http_status(self) -> int:

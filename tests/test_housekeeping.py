@@ -73,9 +73,9 @@ def test_lapses_do_not_hide_that_nobody_reports(house: Any) -> None:
     assert keeper.unwired is None
 
 
-def told_of_tiers(house: Any, keeper: Housekeeper) -> str | None:
-    """What is said ten seconds later."""
-    rounds(keeper, 100)
+def told_of_tiers(house: Any, keeper: Housekeeper, seconds: int = 1) -> str | None:
+    """What is said a second later."""
+    rounds(keeper, seconds * 10)
     return keeper.homeless
 
 
@@ -93,13 +93,34 @@ def test_a_tier_that_is_gone_while_keys_name_it(house: Any, caplog: pytest.LogCa
     assert [record.message for record in caplog.records] == [said]
     assert house.ask(house.request(BODY, key=house.key("brief"))).denial.reason == Reason.CLIENT_BLOCKED
     house.now += 1000  # what has expired has no need of a tier
-    assert "(off)" in (told_of_tiers(house, keeper) or "")
+    assert "(off)" in (told_of_tiers(house, keeper, 60) or "")
     house.life.update(house.life.every(client="off")[0].id, {"tier": "free"})
     assert told_of_tiers(house, keeper) is None
-    house.key("later", tier="later")
-    assert told_of_tiers(house, keeper) is None, "all keys are read once for each configuration: the command line knows the tiers"
+    house.life.update(house.life.every(client="brief")[0].id, {"expires_at": None})
+    assert "(gone)" in (told_of_tiers(house, keeper) or ""), "a key can become usable again"
+
+
+def test_all_keys_are_read_only_when_something_has_changed(house: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    keeper = Housekeeper(house, lambda: house.now)
+    reading = Mock(return_value=[])
+    monkeypatch.setattr(house, "homeless", reading)
+    house.key("acme")
+    rounds(keeper, 1200)
+    assert reading.call_count == 1
+    house.key("another")
+    rounds(keeper, 100)
+    assert reading.call_count == 2
     house.engine.rules = msgspec.structs.replace(house.engine.rules, digest="another")
-    assert "(later)" in (told_of_tiers(house, keeper) or "")
+    rounds(keeper, 100)
+    assert reading.call_count == 3
+
+
+def test_a_record_that_cannot_be_read_hides_no_other_tier(house: Any) -> None:
+    keeper = Housekeeper(house, lambda: house.now)
+    house.key("broken", tier="bad")
+    house.key("brief", tier="gone")
+    house.store._writer.execute("UPDATE keys SET details = x'c1' WHERE tier = 'bad'")
+    assert "(bad, gone)" in (told_of_tiers(house, keeper) or "")
 
 
 def test_a_key_store_that_does_not_answer_is_asked_again(house: Any, monkeypatch: pytest.MonkeyPatch) -> None:

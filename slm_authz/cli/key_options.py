@@ -46,7 +46,7 @@ def duration(flag: str, text: str | None, least: int = 1) -> int | None:
     if text is None:
         return None
     try:
-        millis = parse_duration(int(text) if text.isascii() and text.isdigit() else text)
+        millis = parse_duration(int(text) if text.isascii() and text.isdigit() and len(text) <= 12 else text)
     except ValueError as error:
         raise UsageError(f"{flag}: {error}.") from None
     if not least <= millis <= _LONGEST_MS:
@@ -78,19 +78,23 @@ def models(settings: Any, text: str | None) -> tuple[str, ...] | None:
 
 
 def warn_of_useless(settings: Any, tier_name: str, given: Sequence[str] | None) -> None:
-    """Say so where a key's own list leaves it nothing of what its tier has."""
+    """Say so where a key's tier is gone, or its own list leaves it nothing of what its tier has."""
     import sys
 
     from slm_authz.settings.patterns import matches
 
+    spec = settings.tiers.get(tier_name)  # a key may outlive its tier
+    if spec is None:
+        fix = "put it back, or give the key another with `keys update ID --tier T`"
+        print(f"slm-authz: tier {tier_name} is not configured, so every call with this key is 403: {fix}", file=sys.stderr)
+        return
     if not given:
         return
 
     def any_of(patterns: Sequence[str], name: str) -> bool:
         return any(matches(pattern, name, settings.models[name].aliases) for pattern in patterns)
 
-    spec = settings.tiers.get(tier_name)  # a key may outlive its tier
-    if spec is None or not any(any_of(given, name) and any_of(spec.models, name) for name in settings.models):
+    if not any(any_of(given, name) and any_of(spec.models, name) for name in settings.models):
         print(
             f"slm-authz: tier {tier_name} has none of these models: the key may use nothing until one of the two changes", file=sys.stderr
         )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 
@@ -14,7 +15,20 @@ def require_reader() -> None:
     from slm_authz.errors import DependencyError
 
     if sys.stdout is None:
-        raise DependencyError("Standard output is closed: nobody would see the key.", "No key was made.")
+        raise DependencyError("Standard output is closed: nobody would see the key.", "Nothing was changed.")
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Ctrl-C and SIGTERM wait: between the commit of a secret and the line that shows it, they would lose it without a word."""
+    import signal
+
+    both = {signal.SIGINT, signal.SIGTERM}
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, both)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def tell(args: argparse.Namespace, record: Any, key: str, now: int, lost: str, fix: str) -> None:
@@ -40,12 +54,29 @@ def tell(args: argparse.Namespace, record: Any, key: str, now: int, lost: str, f
         raise DependencyError(f"{lost}: {error}.", fix) from error
 
 
+def judged(record: Any, now: int) -> str:
+    """What a secret is worth, and whether it is its key's current one."""
+    from slm_authz.identity.record import rfc3339
+
+    state, of = record.state(now), f"id {record.id}, client {record.client}, tier {record.tier}"
+    if record.ends_at is None:
+        return f"{'valid' if state == 'active' else 'not valid'}: {state}, {of}"
+    if state == "active":
+        return f"valid: {state}, {of}; a secret from before a rotation, it ends {rfc3339(record.valid_until)}"
+    if state == "expired" and record.ends_at <= now:
+        return f"not valid: a secret from before a rotation, whose time has ended; {of}"
+    return f"not valid: {state}, {of}; a secret from before a rotation"
+
+
 def _earlier(record: Any, now: int) -> str | None:
     """Until when the secrets before the current one serve, where any does."""
     from slm_authz.identity.record import rfc3339
 
-    serving = [f"version {version} until {rfc3339(end)}" for version, end in record.former if end > now]
-    return f"Earlier secrets serve on: {', '.join(serving)}" if serving else None
+    if record.state(now) in ("revoked", "expired"):
+        return None
+    ends = [(version, min(end, record.expires_at or end)) for version, end in record.former if end > now]
+    serving = ", ".join(f"version {version} until {rfc3339(end)}" for version, end in ends)
+    return f"Earlier secrets serve on{', once the key is enabled' if record.disabled else ''}: {serving}" if serving else None
 
 
 def shown(args: argparse.Namespace, records: Sequence[Any], now: int, *, many: bool) -> int:

@@ -17,6 +17,9 @@ EXAMPLES = """\
   slm-authz keys revoke --client acme --dry-run
 """
 
+_GRACE_MS = 86_400_000
+"""How long earlier secrets serve where nothing is said."""
+
 _ACTIONS: dict[str, tuple[str, str]] = {
     "create": ("make a key; it is printed this once", "--client acme --tier free --expires 90d --allow-ip 10.0.0.0/8"),
     "list": ("list keys", "--state active"),
@@ -51,7 +54,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         subs["list"].add_argument(f"--{name}", metavar=name[0].upper(), help=f"only keys of this {name}")
     subs["list"].add_argument("--state", choices=("active", "disabled", "expired", "revoked"), help="only keys that are so now")
     subs["rotate"].add_argument(
-        "--grace", metavar="24h", default="24h", help="how long the secrets before it serve on (default: 24h); 0s refuses them at once"
+        "--grace",
+        metavar="24h",
+        help="how long the secrets before it serve on (default: 24h; of a disabled key 0s); 0s refuses them at once, a plain number is seconds",
     )
     subs["revoke"].add_argument("ids", metavar="ID", nargs="*", help="the keys' ids; all are revoked or none")
     subs["revoke"].add_argument("--client", metavar="C", help="all keys of a client")
@@ -91,51 +96,62 @@ def run(args: argparse.Namespace) -> int:
     """0: done; 1: no such key, tier or model; 2: wrong usage; 3: the store is down."""
     import os
     import time
+    from contextlib import closing
 
-    from slm_authz.compose import load_all, open_keys
+    from slm_authz.compose import load_all, open_keys, reading_keys
     from slm_authz.identity.lifecycle import Lifecycle
+    from slm_authz.settings.load import database
 
     settings = load_all(config_path(args), os.environ).settings
-    store, pepper = open_keys(settings, os.environ)
-    try:
-        return _RUN[args.action](args, Lifecycle(store, pepper, os.urandom), settings, time.time_ns() // 1_000_000)
-    finally:
-        store.close()
+    now = time.time_ns() // 1_000_000
+    if args.action == "create":
+        store, pepper = open_keys(database(settings), os.environ)
+        with closing(store):
+            return _create(args, Lifecycle(store, pepper, os.urandom), settings, now)
+    with reading_keys(settings, os.environ) as (store, pepper):
+        return _RUN[args.action](args, Lifecycle(store, pepper, os.urandom), settings, now)
 
 
 def _create(args: argparse.Namespace, life: Any, settings: Any, now: int) -> int:
     from slm_authz.cli import key_options as options
 
     key_output.require_reader()
-    record, key = life.create(
-        now,
-        expires_in=options.duration("--expires", args.expires),
-        tier=options.tier(settings, args.tier),
-        models=options.models(settings, args.models),
-        client=args.client,
-        tenant=args.tenant,
-        name=args.name,
-        env=args.env,
-        scopes=options.items(args.scopes) or (),
-        allow_ip=options.flat(args.allow_ip) or (),
-        labels=options.labels(args.label) or {},
-    )
-    fix = f"Revoke it with `slm-authz keys revoke {record.id}`, and create another."
-    key_output.tell(args, record, key, now, f"The key {record.id} was made and nobody has seen it", fix)
+    wanted: dict[str, Any] = {
+        "expires_in": options.duration("--expires", args.expires),
+        "tier": options.tier(settings, args.tier),
+        "models": options.models(settings, args.models),
+        "client": args.client,
+        "tenant": args.tenant,
+        "name": args.name,
+        "env": args.env,
+        "scopes": options.items(args.scopes) or (),
+        "allow_ip": options.flat(args.allow_ip) or (),
+        "labels": options.labels(args.label) or {},
+    }
+    with key_output.undisturbed():
+        record, key = life.create(now, **wanted)
+        fix = f"Revoke it with `slm-authz keys revoke {record.id}`, and create another."
+        key_output.tell(args, record, key, now, f"The key {record.id} was made and nobody has seen it", fix)
     options.warn_of_useless(settings, record.tier, record.models)
     return 0
 
 
-def _rotate(args: argparse.Namespace, life: Any, _: Any, now: int) -> int:
+def _rotate(args: argparse.Namespace, life: Any, settings: Any, now: int) -> int:
     import sys
 
-    from slm_authz.cli.key_options import duration
+    from slm_authz.cli import key_options as options
 
     key_output.require_reader()
-    record, key = life.rotate(args.id, now, grace=duration("--grace", args.grace, least=0))
-    key_output.tell(args, record, key, now, f"The key {record.id} has a new secret and nobody has seen it", "Rotate it again.")
+    grace = options.duration("--grace", args.grace, least=0)
+    if grace is None:  # who has stopped a key first has a leak: its secrets must not come back with `enable`
+        grace = 0 if life.show(args.id).disabled else _GRACE_MS
+    with key_output.undisturbed():
+        record, key = life.rotate(args.id, now, grace=grace)
+        fix = "Rotate it again, with `--grace 0s` if somebody else may have."
+        key_output.tell(args, record, key, now, f"The key {record.id} has a new secret and nobody has seen it", fix)
     if record.disabled:
         print(f"slm-authz: the key is disabled: `slm-authz keys enable {record.id}` lets it in", file=sys.stderr)
+    options.warn_of_useless(settings, record.tier, record.models)
     return 0
 
 
@@ -176,27 +192,25 @@ def _update(args: argparse.Namespace, life: Any, settings: Any, now: int) -> int
     if not changes:
         raise UsageError("Name what to change: --tier, --models, --name, --label, --allow-ip, --scopes or --expires.")
     record = life.update(args.id, changes)
-    if changes.keys() & {"tier", "models"}:
-        options.warn_of_useless(settings, record.tier, record.models)
+    options.warn_of_useless(settings, record.tier, record.models if changes.keys() & {"tier", "models"} else None)
     return key_output.shown(args, [record], now, many=False)
 
 
-def _verify(args: argparse.Namespace, life: Any, _: Any, now: int) -> int:
-    from slm_authz.cli.key_options import secret
+def _verify(args: argparse.Namespace, life: Any, settings: Any, now: int) -> int:
+    from slm_authz.cli import key_options as options
     from slm_authz.cli.output import json_line
-    from slm_authz.identity.record import NOBODY, rfc3339
+    from slm_authz.identity.record import NOBODY
 
-    record = life.verify(secret(args.key))
+    record = life.verify(options.secret(args.key))
     valid = record is not None and record.state(now) == "active"
     if args.output == "json":
         json_line({"valid": valid, **(record.public(now) if record is not None else NOBODY)})
     elif record is None:
         print("not valid: this is no key of this store")
     else:
-        earlier = f", an earlier secret, which ends {rfc3339(record.ends_at)}" if valid and record.ends_at is not None else ""
-        print(
-            f"{'valid' if valid else 'not valid'}: {record.state(now)}, id {record.id}, client {record.client}, tier {record.tier}{earlier}"
-        )
+        print(key_output.judged(record, now))
+        if valid:
+            options.warn_of_useless(settings, record.tier, None)
     return 0 if valid else 1
 
 
@@ -221,7 +235,6 @@ def _revoke(args: argparse.Namespace, life: Any, _: Any, now: int) -> int:
 
 
 _RUN: dict[str, Callable[[argparse.Namespace, Any, Any, int], int]] = {
-    "create": _create,
     "list": _list,
     "show": _show,
     "update": _update,

@@ -252,6 +252,8 @@ def memo(planned: Plan, rules: Rules, denial: Denial | None, latency_us: int) ->
     if denial is None:
         outcome, reason, limit, status = "allow", "ok", None, None
     else:
+        if isinstance(denial.about, Principal):
+            principal = denial.about
         status = denial.http_status
         outcome, reason, limit = ("error" if status >= 500 else "deny"), denial.reason.value, denial.limit
     method, request_id, traceparent = "", "", None

@@ -33,7 +33,7 @@ _MESSAGE: Final = "The API key is not valid. Send a valid key as `Authorization:
 
 
 def _bad(reason: Reason) -> Denial:
-    # One indistinguishable answer: the audit event tells them apart.
+    # One indistinguishable answer: the audit event tells them apart, and whose key it was.
     return Denial(reason, _MESSAGE)
 
 
@@ -55,9 +55,11 @@ class _Known(msgspec.Struct, eq=False):
 
 
 class KeyDirectory:
-    """Keys of one store under one pepper. Used by the deciding thread; `flush_used` by the housekeeper's.
+    """Keys of one store under one pepper. Used by the deciding thread; `flush_used` and `look` by the housekeeper's.
 
-    ok: whether the store could be read at the last `refresh`; down_since: the first call (ms) that found it otherwise, else None
+    ok:         whether the store could be read at the last `refresh`
+    up:         whether it could when it was last looked at, with a call or without
+    down_since: the first call (ms) that found it otherwise, else None
     """
 
     def __init__(self, store: KeyStore, pepper: Pepper, max_stale: int = MAX_STALE) -> None:
@@ -69,7 +71,7 @@ class KeyDirectory:
         self._shas: dict[str, list[bytes]] = {}
         self._used: deque[tuple[str, int]] = deque()
         self._unwritten: dict[str, int] = {}
-        self.ok = True
+        self.ok = self.up = True
         self.down_since: int | None = None
 
     def __len__(self) -> int:
@@ -79,19 +81,39 @@ class KeyDirectory:
         """Learn what changed. Where the store cannot be read, known keys go on serving, and `ok` is False until it can."""
         try:
             if self._store.changed():
-                for key_id, digest, seq in self._store.changes(self._seq):
+                changes = self._store.changes(self._seq)
+                if changes is None:
+                    self._begin_anew()
+                for key_id, digest, seq in changes or ():
                     self._digests.add(digest)
                     for sha in self._shas.pop(key_id, ()):
                         del self._by_sha[sha]
                     self._seq = seq
         except StoreError as error:
-            if self.ok:
+            if self.up:
                 log.error("the key store cannot be read, known keys go on serving: %s", error)
-            self.ok = False
+            self.ok = self.up = False
         else:
             if not self.ok:
                 log.warning("the key store can be read again")
-            self.ok, self.down_since = True, None
+            self.ok, self.up, self.down_since = True, True, None
+
+    def look(self) -> None:
+        """Whether the store can be read, where no call asks: a gateway that heeds our health sends none while we are down."""
+        try:
+            self._store.changed()
+        except StoreError as error:
+            if self.up:
+                log.error("the key store cannot be read, known keys go on serving: %s", error)
+            self.up = False
+        else:
+            self.up = True
+
+    def _begin_anew(self) -> None:
+        self._digests, self._seq = self._store.digests()
+        self._by_sha.clear()
+        self._shas.clear()
+        log.warning("an older state of the key store has been restored: all keys are read anew")
 
     def authenticate(self, key: str, now: int) -> Principal | Denial:
         """The caller behind a key, or why not. `now` is Unix milliseconds."""
@@ -107,7 +129,7 @@ class KeyDirectory:
         if known.refusal is not None:
             return known.refusal
         if known.expires_at is not None and known.expires_at <= now:
-            return EXPIRED
+            return msgspec.structs.replace(EXPIRED, about=known.principal)
         if not self.ok and self._too_old(now):
             return UNAVAILABLE
         if now - known.used_at > _USE_MS:
@@ -136,7 +158,11 @@ class KeyDirectory:
         if len(self._by_sha) >= _REMEMBERED:
             self._by_sha.clear()
             self._shas.clear()
-        known = _Known(record.id, record.principal(), _BY_STATE.get(record.state(0)), record.valid_until)
+        principal = record.principal()
+        refusal = _BY_STATE.get(record.state(0))
+        if refusal is not None:
+            refusal = msgspec.structs.replace(refusal, about=principal)
+        known = _Known(record.id, principal, refusal, record.valid_until)
         self._by_sha[sha] = known
         self._shas.setdefault(record.id, []).append(sha)
         return known

@@ -30,8 +30,13 @@ def judged(answer: object, tiers: Container[str] | None) -> tuple[str | None, Pr
 def _denial_fault(denial: Any) -> str | None:  # Any: Python lets every member be anything
     if not isinstance(denial.reason, Reason) or not isinstance(denial.message, str) or not isinstance(denial.code, str | None):
         return "a refusal's reason is a Reason, its message and its code are text"
-    if type(denial.retry_after) not in (int, type(None)) or not isinstance(denial.limit, str | None) or denial.headers != ():
-        return "a refusal's retry_after is a whole number, its limit is text, and its headers are not a method's to set"
+    if (
+        type(denial.retry_after) not in (int, type(None))
+        or not isinstance(denial.limit, str | None)
+        or denial.headers != ()
+        or denial.about is not None
+    ):
+        return "a refusal's retry_after is a whole number, its limit is text, and its headers and about are not a method's to set"
     # A refusal with status 200 and a body would be served to the client as an answer of the model server.
     return (
         None

@@ -17,7 +17,9 @@ from slm_authz.identity.pepper import Pepper
 from slm_authz.identity.record import KeyRecord, labelled, model_list, named, networks, scope_list, visible
 from slm_authz.identity.store import KeyStore
 
-RESTORE: Final = "Set SLM_AUTHZ_PEPPER to the store's own, or restore the file `pepper` beside the store."
+MAX_EARLIER: Final = 16
+"""Secrets before the current one that may serve at the same time."""
+RESTORE: Final = "Set SLM_AUTHZ_PEPPER (or …_FILE) to the store's own, or restore the file `pepper` beside the store."
 
 
 def check_pepper(store: KeyStore, pepper: Pepper) -> None:
@@ -155,6 +157,8 @@ class Lifecycle:
                     f"The key {key_id} has expired.", f"Give it time first: `slm-authz keys update {key_id} --expires 90d`."
                 )
             until = now + grace
+            if grace and sum(end > now for _, end in record.former) >= MAX_EARLIER:
+                raise SlmAuthzError(f"{MAX_EARLIER} earlier secrets of {key_id} serve already.", "`--grace 0s` ends them all.")
             before = (*record.former, (record.version, until))
             former = tuple((version, min(end, until)) for version, end in before if min(end, until) > now)
             return msgspec.structs.replace(record, version=record.version + 1, digest=digest, pepper=self._pepper.name, former=former)
@@ -190,7 +194,13 @@ class Lifecycle:
     def homeless(self, tiers: Container[str], now: int) -> list[str]:
         """Tiers that are not among these, and that keys which could be used name: their calls are 403 `client_blocked`."""
         gone = sorted(tier for tier in self._store.tiers() if tier not in tiers)
-        return [tier for tier in gone if any(record.state(now) in ("active", "disabled") for record in self.each(tier=tier))]
+        return [tier for tier in gone if self._used(tier, now)]
+
+    def _used(self, tier: str, now: int) -> bool:
+        try:
+            return any(record.state(now) in ("active", "disabled") for record in self.each(tier=tier))
+        except StoreError:  # a record that cannot be read must not hide what can be told of others
+            return True
 
 
 def unknown(key_id: str) -> NotFound:

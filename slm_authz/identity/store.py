@@ -40,8 +40,15 @@ class KeyStore(Protocol):
         """Whether anyone, this process included, has written since `changes` was last read. Cheap: asked once per batch."""
         ...
 
-    def changes(self, after: int) -> Iterable[tuple[str, bytes, int]]:
-        """(id, digest, change_seq) of every secret of keys whose change_seq is above `after`, in that order."""
+    def changes(self, after: int) -> Iterable[tuple[str, bytes, int]] | None:
+        """(id, digest, change_seq) of every secret of keys whose change_seq is above `after`, in that order.
+
+        None: the store never came as far as `after`. An older state has been restored, and all of it is to be read.
+        """
+        ...
+
+    def change_seq(self) -> int:
+        """The latest."""
         ...
 
     def digests(self) -> tuple[set[bytes], int]:

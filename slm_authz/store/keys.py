@@ -7,6 +7,7 @@ Readers have a connection of their own: no decision ever waits for a disk to hav
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -108,9 +109,11 @@ class SqliteKeyStore:
     def __init__(self, path: Path) -> None:
         self._writer = open_database(path, _SCHEMA, SCHEMA_VERSION, synchronous="FULL")
         self._reader = open_database(path, _SCHEMA, SCHEMA_VERSION, synchronous="FULL")
-        self._place, self._file = str(path), identity(path)
         self._writing, self._reading = Lock(), Lock()
         self._seen_version = -1
+        self.change_seq()  # from the first reading on SQLite's companion files are there, and stay for as long as anybody is connected
+        self._names = (str(path), f"{os.path.realpath(path)}-shm")  # without its -wal, SQLite itself fails
+        self._files = [identity(name) for name in self._names]
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
@@ -180,10 +183,11 @@ class SqliteKeyStore:
     def changed(self) -> bool:
         """Whether anyone has written since `changes` was read (PRAGMA data_version: a few microseconds).
 
-        StoreError: the file has lost its name; whoever revokes a key now does so in another one.
+        StoreError: one of its files has lost its name; whoever revokes a key now does so in others.
         """
-        if identity(self._place) != self._file:
-            raise StoreError(f"{self._place} has been moved or replaced while it was in use.", "Put it back, or restart the service.")
+        for name, file in zip(self._names, self._files, strict=True):
+            if identity(name) != file:
+                raise StoreError(f"{name} has been moved, removed or replaced while it was in use.", "Put it back, or restart the service.")
         with self._reading:
             return bool(self._version() != self._seen_version)
 
@@ -192,19 +196,29 @@ class SqliteKeyStore:
         return version
 
     @_mapped
-    def changes(self, after: int) -> Sequence[tuple[str, bytes, int]]:
-        """(id, digest, change_seq) of the keys above that change_seq."""
+    def changes(self, after: int) -> Sequence[tuple[str, bytes, int]] | None:
+        """(id, digest, change_seq) of the keys above that change_seq; None: the store's own is below it, so an older state has been restored."""
         with self._reading:
             version = self._version()
-            rows = self._reader.execute(_CHANGES, (after,)).fetchall()
+            rows = self._reader.execute(_CHANGES, (after,)).fetchall() if self._seq() >= after else None
             self._seen_version = version  # only now: what could not be read has not been seen
             return rows
+
+    def _seq(self) -> int:
+        seq: int = self._reader.execute("SELECT seq FROM change").fetchone()[0]
+        return seq
+
+    @_mapped
+    def change_seq(self) -> int:
+        """The latest."""
+        with self._reading:
+            return self._seq()
 
     @_mapped
     def digests(self) -> tuple[set[bytes], int]:
         """All digests, and the change_seq that they are current for."""
         with self._reading:
-            seq = self._reader.execute("SELECT seq FROM change").fetchone()[0]
+            seq = self._seq()
             return {row[0] for row in self._reader.execute("SELECT digest FROM key_versions")}, seq
 
     @_mapped

@@ -8,7 +8,9 @@ from __future__ import annotations
 import getpass
 import io
 import json
+import os
 import shlex
+import signal
 import sqlite3
 import sys
 import time
@@ -22,6 +24,7 @@ import pytest
 from slm_authz.cli import keys
 from slm_authz.cli.main import main
 from slm_authz.identity import key_format
+from slm_authz.identity.lifecycle import Lifecycle
 from slm_authz.store import sqlite
 
 CONFIG: Final = """\
@@ -277,7 +280,7 @@ def test_a_key_whose_tier_is_gone_may_use_nothing_whatever_its_models(desk: Desk
     desk.config.write_text(ONE_TIER)
     said = desk.run("update", key_id, "--models", "phi4")
     assert said.code == 0
-    assert "may use nothing" in said.err
+    assert "every call with this key is 403" in said.err
 
 
 BAD_VALUES: Final = {
@@ -984,13 +987,14 @@ def test_the_old_secret_serves_a_day_unless_told_otherwise(desk: Desk, typed: Ca
     assert earlier == "Earlier secrets serve on: version 1 until 2023-11-16T12:00:00.000Z."
     assert desk.run("show", made["id"]).out.splitlines()[-1] == earlier
     typed(made["key"].encode())
-    assert desk.run("verify").out.endswith("tier free, an earlier secret, which ends 2023-11-16T12:00:00.000Z\n")
+    about = f"id {made['id']}, client acme, tier free"
+    assert desk.run("verify").out == f"valid: active, {about}; a secret from before a rotation, it ends 2023-11-16T12:00:00.000Z\n"
     desk.now += 86_400_000
     assert "Earlier" not in desk.run("show", made["id"]).out
     typed(made["key"].encode())
     assert desk.json("verify", code=1)["state"] == "expired"
     typed(made["key"].encode())
-    assert desk.run("verify").out == f"not valid: expired, id {made['id']}, client acme, tier free\n"
+    assert desk.run("verify").out == f"not valid: a secret from before a rotation, whose time has ended; {about}\n"
     assert desk.states() == {made["id"]: "active"}
 
 
@@ -1028,12 +1032,90 @@ def test_keys_that_get_no_new_secret(desk: Desk) -> None:
         assert word in said.err
 
 
-def test_a_disabled_key_is_said_to_be_so(desk: Desk) -> None:
+def test_what_was_stopped_does_not_come_back_unasked(desk: Desk, typed: Callable[[bytes], None]) -> None:
+    """Disable, rotate, enable: of a disabled key no earlier secret serves on, unless a grace is named; and then it is said."""
     made = desk.make()
     desk.run("disable", made["id"])
-    said = desk.run("rotate", made["id"], "--grace", "0s")
+    said = desk.run("rotate", made["id"])
     assert said.code == 0
+    assert said.out.splitlines()[-1] == "Earlier secrets are refused from now on."
     assert f"slm-authz keys enable {made['id']}" in said.err
+    desk.run("enable", made["id"])
+    for key, code in ((made["key"], 1), (said.out.splitlines()[0], 0)):
+        typed(key.encode())
+        assert desk.run("verify").code == code
+    desk.run("disable", made["id"])
+    earlier = "version 2 until 2023-11-15T13:00:00.000Z."
+    assert (
+        desk.run("rotate", made["id"], "--grace", "1h").out.splitlines()[-1]
+        == f"Earlier secrets serve on, once the key is enabled: {earlier}"
+    )
+    assert desk.run("enable", made["id"]).out.splitlines()[-1] == f"Earlier secrets serve on: {earlier}"
+
+
+def test_no_earlier_secret_is_said_to_outlive_its_key(desk: Desk, typed: Callable[[bytes], None]) -> None:
+    made = desk.make("acme", "--expires", "1h")
+    end = "2023-11-15T13:00:00.000Z"
+    assert desk.run("rotate", made["id"]).out.splitlines()[-1] == f"Earlier secrets serve on: version 1 until {end}."
+    typed(made["key"].encode())
+    assert desk.run("verify").out.endswith(f"it ends {end}\n")
+    desk.run("revoke", made["id"])
+    assert "Earlier" not in desk.run("show", made["id"]).out
+    typed(made["key"].encode())
+    assert desk.run("verify").out.startswith("not valid: revoked, ")
+
+
+@pytest.mark.parametrize("action", ["rotate", "update", "verify"])
+def test_a_key_whose_tier_is_gone_is_said_to_be_useless(desk: Desk, typed: Callable[[bytes], None], action: str) -> None:
+    made = desk.make()
+    desk.config.write_text(ONE_TIER)
+    typed(made["key"].encode())
+    said = desk.run(action, *([] if action == "verify" else [made["id"]]), *(["--name", "N"] if action == "update" else []))
+    assert said.code == 0
+    assert "tier free is not configured" in said.err
+    assert "keys update ID --tier" in said.err
+
+
+@pytest.mark.parametrize("action", ["create", "rotate"])
+def test_ctrl_c_after_the_commit_waits_until_the_secret_is_shown(desk: Desk, monkeypatch: pytest.MonkeyPatch, action: str) -> None:
+    made = desk.make()
+    commit = getattr(Lifecycle, action)
+
+    def interrupted(*args: Any, **kwargs: Any) -> Any:
+        done = commit(*args, **kwargs)
+        os.kill(os.getpid(), signal.SIGINT)
+        return done
+
+    monkeypatch.setattr(Lifecycle, action, interrupted)
+    said = desk.run(action, *(NEEDED["create"] if action == "create" else [made["id"]]))
+    assert said.code == 130
+    assert key_format.parse(said.out.splitlines()[0]) is not None
+    assert "only time that the key is shown" in said.out
+
+
+# -- a store that is not there
+
+
+@pytest.mark.parametrize("action", sorted(NEEDED.keys() - {"create"}))
+def test_who_makes_no_key_makes_no_store(desk: Desk, typed: Callable[[bytes], None], action: str) -> None:
+    typed(b"")
+    assert desk.run(action, *NEEDED[action]).code in (0, 1)
+    assert not desk.data.exists()
+
+
+@pytest.mark.parametrize("left", ["slm-authz.db-wal", "slm-authz.db-shm", "slm-authz.counters.db", "slm-authz.journal.0000000000000001"])
+@pytest.mark.parametrize("action", ["create", "list"])
+def test_a_store_that_has_gone_is_not_begun_anew(desk: Desk, action: str, left: str) -> None:
+    key_id = desk.make()["id"]
+    away = desk.database.rename(desk.config.with_name("away.db"))
+    (desk.data / left).touch(0o600)
+    said = desk.run(action, *NEEDED[action])
+    assert (said.code, said.out) == (3, "")
+    for word in (str(desk.database), left, "Put it back"):
+        assert word in said.err
+    assert not desk.database.exists()
+    away.rename(desk.database)
+    assert desk.ids() == [key_id]
 
 
 def test_a_lost_pepper_is_told_and_not_replaced_by_a_new_one(desk: Desk) -> None:

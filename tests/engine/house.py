@@ -67,6 +67,9 @@ class House:
     def homeless(self) -> list[str]:
         return self.life.homeless(self.loaded.settings.tiers, self.now)
 
+    def key_changes(self) -> int:
+        return self.store.change_seq()
+
     def key(self, client: str, **more: Any) -> str:
         """A key of that client, made once."""
         if client not in self._keys:

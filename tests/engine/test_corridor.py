@@ -244,6 +244,25 @@ def test_a_flood_without_identity_is_summed_up(house: Any) -> None:
     )  # fmt: skip
 
 
+def test_a_genuine_key_that_is_not_in_force_is_named_in_the_event_and_nowhere_else(house: Any) -> None:
+    """Who still sends it can be found, and a flood of it is summed up as any other: it may not wash the trail away."""
+    key = house.key("former", tenant="t")
+    (record,) = house.life.every(client="former")
+    house.life.revoke([record.id], house.now)
+    decisions = [house.ask(house.request(BODY, key=key)) for _ in range(30)]
+    assert {decision.principal for decision in decisions} == {None}
+    assert len({(decision.denial.message, decision.denial.headers) for decision in decisions}) == 1
+    events = house.events()
+    assert len(events) == 10
+    assert {(event.reason, event.identity, event.client, event.tenant, event.tier, event.key_id) for event in events} == {
+        ("key_revoked", "api_key", "former", "t", record.tier, record.id)
+    }
+    house.now += 1000
+    house.engine.lapse(house.now)
+    summary = house.events()[-1]
+    assert (summary.event, summary.count, summary.client, summary.key_id) == ("summary", 20, None, None)
+
+
 @pytest.mark.parametrize("batch", [1, 7, 64, 500])
 def test_five_hundred_calls_against_a_budget_for_fifty(house: Any, batch: int) -> None:
     """Each holds 26 bytes + 64 of template + 10 of output = 100 tokens of 5000: never a token over."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -78,6 +80,10 @@ def test_each_bad_key_has_its_reason_and_all_have_one_answer(life: Lifecycle, di
         if isinstance(d, Denial)
     }
     assert len(shown) == 1
+    about = {
+        name: answer.about.client for name, answer in answers.items() if isinstance(answer, Denial) and isinstance(answer.about, Principal)
+    }
+    assert about == {name: name for name in ("disabled", "expired", "revoked", "both")}
     assert next(iter(shown))[1:3] == ("invalid_api_key", 401)
 
 
@@ -184,6 +190,46 @@ def test_a_broken_reading_of_the_database_loses_no_change(
         assert not directory.ok
     assert ask(directory, key) == "key_revoked"
     assert directory.ok
+
+
+def test_an_older_state_that_is_restored_is_read_whole(
+    life: Lifecycle, directory: KeyDirectory, open_store: Callable[[], SqliteKeyStore], tmp_path: Path
+) -> None:
+    """`sqlite3`'s backup into the live file: its change_seq is behind what has been seen, and begins to grow again from there."""
+    kept, old = life.create(0, client="kept", tier="free")
+    backup = sqlite3.connect(tmp_path / "backup.db")
+    live = open_store()._writer
+    live.backup(backup)
+    _, lost = life.create(0, client="lost", tier="free")
+    life.disable(kept.id)
+    assert (ask(directory, old), ask(directory, lost)) == ("key_disabled", "ok")
+    backup.backup(live)
+    backup.close()
+    assert (ask(directory, old), ask(directory, lost)) == ("ok", "unknown_key")
+    _, new = life.create(0, client="new", tier="free")
+    life.revoke([kept.id], 5)
+    assert (ask(directory, old), ask(directory, new)) == ("key_revoked", "ok")
+    assert directory.ok
+
+
+def test_an_outage_is_noticed_without_calls_and_so_is_its_end(
+    life: Lifecycle, directory: KeyDirectory, watched: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    record, key = life.create(0, client="acme", tier="free")
+    assert ask(directory, key) == "ok"
+    watched.failing = {"changed"}
+    for _ in range(3):
+        directory.look()
+    assert (directory.up, directory.ok) == (False, True)
+    assert ask(directory, key) == "ok"
+    assert not directory.ok
+    assert len(caplog.records) == 1, "one line, whoever notices"
+    life.revoke([record.id], 5)
+    watched.failing = set()
+    directory.look()
+    assert (directory.up, directory.ok) == (True, False), "ready, and the first call learns what has changed"
+    assert ask(directory, key) == "key_revoked"
+    assert (directory.up, directory.ok) == (True, True)
 
 
 def test_an_outage(life: Lifecycle, directory: KeyDirectory, watched: Any) -> None:

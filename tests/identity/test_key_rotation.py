@@ -11,7 +11,7 @@ import pytest
 
 from slm_authz.errors import NotFound, SlmAuthzError
 from slm_authz.identity.directory import KeyDirectory
-from slm_authz.identity.lifecycle import Lifecycle
+from slm_authz.identity.lifecycle import MAX_EARLIER, Lifecycle
 from slm_authz.identity.pepper import Pepper
 from slm_authz.identity.principal import Principal
 from slm_authz.reason import Denial
@@ -126,6 +126,19 @@ def test_what_would_be_refused_anyway_gets_no_secret(life: Lifecycle, open_store
     with pytest.raises(NotFound):
         life.rotate("nobody000000", 100, grace=0)
     assert open_store().digests() == before
+
+
+def test_few_secrets_serve_at_once(life: Lifecycle, ask: Ask) -> None:
+    record, first = life.create(0, client="acme", tier="free")
+    for _ in range(MAX_EARLIER):
+        life.rotate(record.id, 100, grace=50)
+    with pytest.raises(SlmAuthzError, match="--grace 0s"):
+        life.rotate(record.id, 100, grace=50)
+    assert ask(first, 149) == "ok"
+    assert life.rotate(record.id, 150, grace=50)[0].former == ((MAX_EARLIER + 1, 200),)
+    for _ in range(MAX_EARLIER - 1):
+        life.rotate(record.id, 150, grace=50)
+    assert life.rotate(record.id, 150, grace=0)[0].former == ()
 
 
 def test_verify_tells_what_a_call_would_be_told(life: Lifecycle) -> None:
