@@ -22,13 +22,20 @@ def require_reader() -> None:
 def undisturbed() -> Iterator[None]:
     """Ctrl-C and SIGTERM wait: between the commit of a secret and the line that shows it, they would lose it without a word."""
     import signal
+    import threading
 
-    both = {signal.SIGINT, signal.SIGTERM}
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, both)
+    if threading.current_thread() is not threading.main_thread():  # which alone is ever interrupted
+        yield
+        return
+    came: list[int] = []
+    before = {number: signal.signal(number, lambda number, _: came.append(number)) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        for number, handler in before.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+        for missed in came[:1]:
+            signal.raise_signal(missed)
 
 
 def tell(args: argparse.Namespace, record: Any, key: str, now: int, lost: str, fix: str) -> None:

@@ -1088,7 +1088,7 @@ def test_ctrl_c_after_the_commit_waits_until_the_secret_is_shown(desk: Desk, mon
 
     monkeypatch.setattr(Lifecycle, action, interrupted)
     said = desk.run(action, *(NEEDED["create"] if action == "create" else [made["id"]]))
-    assert said.code == 130
+    assert said.code == 130, "and then it ends what is left to do"
     assert key_format.parse(said.out.splitlines()[0]) is not None
     assert "only time that the key is shown" in said.out
 
